@@ -1,0 +1,28 @@
+//! What runs in the kernel.
+
+mod adopt;
+mod drops;
+mod handshake;
+mod kptr;
+mod listen;
+mod loss;
+mod maps;
+mod path;
+mod payload;
+mod response;
+mod scan;
+mod segment;
+mod state;
+
+/// Panics cannot happen (indexing is checked by hand, release builds have no overflow checks); should one be
+/// compiled in nevertheless, the verifier refuses the endless loop and the load test fails.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+/// Tracing helpers are for GPL-compatible programs only (`bpf_prog_load`, `license_is_gpl_compatible`).
+#[allow(unsafe_code)]
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,96 @@
+//! Iterators: the kernel walks its tables and hands over only what user space has to see.
+//!
+//! `iter/bpf_map_elem` (Linux 5.8): one pass costs no system call per entry, and what did not change or does not wait
+//! is never copied.
+
+#![allow(unsafe_code)] // iterator contexts are read here; aya has no type for them
+
+use core::{ffi::c_void, ptr};
+
+use aya_ebpf::helpers::generated::bpf_seq_write;
+use graylag_ebpf::{
+    counter::Counter,
+    key::{PathKey, Tuple},
+    record::{Conn, HalfOpen, PathStats},
+};
+
+use super::maps;
+
+/// `struct bpf_iter__bpf_map_elem`.
+#[repr(C)]
+struct MapElement<K, V> {
+    meta: *const Meta,
+    map: *const c_void,
+    key: *const K,
+    value: *const V,
+}
+
+/// `struct bpf_iter_meta`, as far as it is used.
+#[repr(C)]
+pub struct Meta {
+    pub seq: *mut c_void,
+}
+
+/// The element, and where to write; nothing at the end of the pass.
+#[inline(always)]
+fn element<K, V>(ctx: *mut c_void) -> Option<(*mut c_void, *const K, *const V)> {
+    let ctx = ctx.cast::<MapElement<K, V>>();
+    // SAFETY: the context of this program type; the verifier checks every access.
+    let (meta, key, value) = unsafe { ((*ctx).meta, (*ctx).key, (*ctx).value) };
+    if key.is_null() || value.is_null() {
+        return None;
+    }
+    // SAFETY: `meta` is never null.
+    Some((unsafe { (*meta).seq }, key, value))
+}
+
+#[inline(always)]
+fn write<T>(seq: *mut c_void, record: *const T) {
+    // SAFETY: the helper reads size_of::<T>() bytes that the verifier knows to be there.
+    let result = unsafe { bpf_seq_write(seq.cast(), record.cast_mut().cast(), size_of::<T>() as u32) };
+    const OVERFLOW: i64 = -75; // the reader comes back with an empty buffer
+    if result != 0 && result != OVERFLOW {
+        maps::count(Counter::ScanTruncated);
+    }
+}
+
+/// Paths touched since the last pass.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/bpf_map_elem")]
+pub fn scan_paths(ctx: *mut c_void) -> i32 {
+    let Some((seq, key, value)) = element::<PathKey, PathStats>(ctx) else { return 0 };
+    // SAFETY: not null, of the map's value size.
+    if unsafe { ptr::read_volatile(&raw const (*value).touched_ns) } < maps::scan().touched_since_ns {
+        return 0;
+    }
+    // A record is the key, four bytes of padding and the value: `record::PathRecord`.
+    let mut head = [0u32; 8];
+    // SAFETY: 28 bytes of key into 32 of head.
+    unsafe { ptr::copy_nonoverlapping(key.cast::<u32>(), head.as_mut_ptr(), 7) };
+    write(seq, &raw const head);
+    write(seq, value);
+    0
+}
+
+/// Connections that wait.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/bpf_map_elem")]
+pub fn scan_conns(ctx: *mut c_void) -> i32 {
+    let Some((seq, _, value)) = element::<u64, Conn>(ctx) else { return 0 };
+    // SAFETY: not null, of the map's value size; a torn read at worst tells of a wait that has just ended.
+    let entry = unsafe { &*value };
+    if let Some(record) = entry.waiting(maps::scan().kinds) {
+        write(seq, &raw const record);
+    }
+    0
+}
+
+/// Handshakes that reached a listener and are not complete: all of them.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/bpf_map_elem")]
+pub fn scan_half_open(ctx: *mut c_void) -> i32 {
+    let Some((seq, key, value)) = element::<Tuple, HalfOpen>(ctx) else { return 0 };
+    write(seq, key);
+    write(seq, value);
+    0
+}

@@ -1,0 +1,24 @@
+//! The contract between graylag's kernel programs and its user half: map keys and values, record layouts,
+//! bucket arithmetic and the pure state transitions that both sides run.
+//!
+//! Everything here is `no_std`, free of I/O and clocks, and compiled twice: for `bpfel` into the kernel object and for
+//! the host into the agent, so that the same code is what the tests check and what the kernel runs. Layouts are
+//! `repr(C)` without implicit padding (`bytemuck::Pod` refuses to derive otherwise) and are compared with the BTF
+//! of the built object in `tests/tests/abi.rs`.
+#![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod bucket;
+pub mod counter;
+pub mod errno;
+pub mod exchange;
+pub mod key;
+pub mod offsets;
+pub mod outcome;
+pub mod record;
+
+/// Version of the map and record layouts. It is part of every pin path and of the telemetry; change it with any
+/// change to [`key`], [`record`] or [`counter`].
+pub const ABI_VERSION: u32 = 1;

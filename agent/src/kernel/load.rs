@@ -1,0 +1,200 @@
+//! Loading and attaching, each program on its own: what one kernel lacks costs its signal and nothing else.
+
+use std::{collections::BTreeMap, os::fd::AsFd};
+
+use aya::{
+    Btf, Ebpf, EbpfLoader, include_bytes_aligned,
+    programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, Iter},
+};
+use graylag_ebpf::offsets::{MISSING, OFFSETS};
+
+use super::{
+    KernelError,
+    btf::KernelTypes,
+    cgroup::CgroupRoot,
+    error::chain,
+    iterator::MapIterator,
+    programs::{Hook, PROGRAMS, Program},
+    settings::Settings,
+};
+
+/// The kernel object, built by `cargo xtask build-ebpf`.
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/graylag.bpf.o"));
+
+/// What became of one program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProgramState {
+    /// It runs.
+    Attached,
+    /// Another program does its work.
+    NotNeeded {
+        /// Which.
+        by: &'static str,
+    },
+    /// The configuration says so.
+    Disabled,
+    /// This kernel, or these privileges, do not allow it.
+    Unavailable {
+        /// Why, in the kernel's words.
+        reason: String,
+    },
+}
+
+/// Loads the object with this kernel's offsets and the configured sizes.
+pub fn object(settings: &Settings, types: &KernelTypes, offsets: &Offsets) -> Result<Ebpf, KernelError> {
+    raise_memlock();
+    let retransmit_has_error = u32::from(
+        types.tracepoint("tcp_retransmit_skb").and_then(|a| a.get(2).cloned()).as_deref() == Some("int"),
+    );
+    let scoped = u32::from(settings.netns.is_some());
+    let prefixes = settings.prefixes;
+    let v4 = |bits: u8| u32::from(bits) + 96;
+    let globals = [
+        ("SCOPED", scoped),
+        ("DROPS_SCOPED", scoped),
+        ("RETRANSMIT_HAS_ERROR", retransmit_has_error),
+        ("PREFIX_CLIENT_V4", v4(prefixes.client_v4)),
+        ("PREFIX_CLIENT_V6", u32::from(prefixes.client_v6)),
+        ("PREFIX_SERVER_V4", v4(prefixes.server_v4)),
+        ("PREFIX_SERVER_V6", u32::from(prefixes.server_v6)),
+    ];
+    let mut loader = EbpfLoader::new();
+    for (name, value) in globals.iter().chain(&offsets.0) {
+        loader.override_global(name, value, true);
+    }
+    for (map, entries) in settings.limits.maps() {
+        loader.map_max_entries(map, entries);
+    }
+    loader.load(OBJECT).map_err(|error| KernelError::Object(chain(&error)))
+}
+
+/// `(global, offset)` of every member, [`MISSING`] where this kernel has none.
+pub struct Offsets(Vec<(&'static str, u32)>);
+
+impl Offsets {
+    /// Looks all of them up.
+    pub fn of(types: &KernelTypes) -> Self {
+        let place = |path: &str| match types.member(path) {
+            // `icsk_ca_state` is read with a mask of five bits from bit 0 on; anything else is another kernel.
+            Some(member) => match member.bits {
+                None | Some((0, 5)) => member.offset,
+                Some(_) => MISSING,
+            },
+            None => MISSING,
+        };
+        Self(OFFSETS.iter().map(|(name, path)| (*name, place(path))).collect())
+    }
+
+    fn missing<'a>(&self, program: &'a Program) -> Option<&'a str> {
+        program.members.iter().copied().find(|m| self.0.iter().any(|(name, at)| name == m && *at == MISSING))
+    }
+}
+
+/// Attaches all programs. The links live in `ebpf`; what the iterators need is returned.
+pub fn attach(
+    ebpf: &mut Ebpf,
+    settings: &Settings,
+    types: &KernelTypes,
+    offsets: &Offsets,
+    cgroup: Option<&CgroupRoot>,
+) -> Result<(BTreeMap<&'static str, ProgramState>, Iterators), KernelError> {
+    let btf = Btf::from_sys_fs()
+        .map_err(|error| KernelError::BadBtf { path: super::btf::VMLINUX.into(), error: chain(&error) })?;
+    let mut states: BTreeMap<&'static str, ProgramState> = BTreeMap::new();
+    let mut iterators = Iterators::default();
+    for program in PROGRAMS {
+        let attached = |name: &&&str| states.get(**name) == Some(&ProgramState::Attached);
+        let state = if settings.disabled.iter().any(|name| name == program.name) {
+            ProgramState::Disabled
+        } else if let Some(by) = program.instead_of.iter().find(attached) {
+            ProgramState::NotNeeded { by }
+        } else if let Some(member) = offsets.missing(program) {
+            let path = OFFSETS.iter().find(|(name, _)| *name == member).map_or(member, |(_, path)| path);
+            ProgramState::Unavailable { reason: format!("this kernel's BTF has no {path}") }
+        } else {
+            match attach_one(ebpf, program, types, &btf, cgroup, &mut iterators) {
+                Ok(()) => ProgramState::Attached,
+                Err(reason) => ProgramState::Unavailable { reason },
+            }
+        };
+        states.insert(program.name, state);
+    }
+    Ok((states, iterators))
+}
+
+/// The attached iterators, by map.
+#[derive(Default)]
+pub struct Iterators {
+    pub(super) maps: BTreeMap<&'static str, MapIterator>,
+}
+
+fn attach_one(
+    ebpf: &mut Ebpf,
+    program: &Program,
+    types: &KernelTypes,
+    btf: &Btf,
+    cgroup: Option<&CgroupRoot>,
+    iterators: &mut Iterators,
+) -> Result<(), String> {
+    let unknown = || format!("the kernel object has no program {}", program.name);
+    match program.hook {
+        Hook::Tracepoint { name, arguments } => {
+            check_prototype(types, name, arguments)?;
+            let loaded: &mut BtfTracePoint =
+                ebpf.program_mut(program.name).ok_or_else(unknown)?.try_into().map_err(|e| chain(&e))?;
+            loaded.load(name, btf).map_err(|e| chain(&e))?;
+            loaded.attach().map_err(|e| chain(&e))?;
+        }
+        Hook::CgroupIngress | Hook::CgroupEgress => {
+            let root = cgroup.ok_or("no cgroup2 hierarchy is mounted; mount one: mount -t cgroup2 none /sys/fs/cgroup")?;
+            let directory = std::fs::File::open(&root.path).map_err(|e| format!("{}: {e}", root.path.display()))?;
+            let loaded: &mut CgroupSkb =
+                ebpf.program_mut(program.name).ok_or_else(unknown)?.try_into().map_err(|e| chain(&e))?;
+            loaded.load().map_err(|e| chain(&e))?;
+            let direction = match program.hook {
+                Hook::CgroupIngress => CgroupSkbAttachType::Ingress,
+                _ => CgroupSkbAttachType::Egress,
+            };
+            // A link without flags is attached beside those of others (`cgroup_bpf_link_attach` implies
+            // BPF_F_ALLOW_MULTI); aya calls that mode "single".
+            loaded.attach(directory, direction, CgroupAttachMode::Single).map_err(|e| chain(&e))?;
+        }
+        Hook::MapIterator { map } => {
+            let loaded: &mut Iter =
+                ebpf.program_mut(program.name).ok_or_else(unknown)?.try_into().map_err(|e| chain(&e))?;
+            loaded.load("bpf_map_elem", btf).map_err(|e| chain(&e))?;
+            let program_fd = loaded.fd().map_err(|e| chain(&e))?.try_clone().map_err(|e| chain(&e))?;
+            let map_fd = super::maps::fd(ebpf, map).map_err(|e| chain(&e))?;
+            let iterator = MapIterator::attach(program_fd.as_fd(), map_fd)
+                .map_err(|e| format!("bpf(BPF_LINK_CREATE): {e}"))?;
+            iterators.maps.insert(map, iterator);
+        }
+        Hook::TcpIterator => {
+            let loaded: &mut Iter =
+                ebpf.program_mut(program.name).ok_or_else(unknown)?.try_into().map_err(|e| chain(&e))?;
+            loaded.load("tcp", btf).map_err(|e| chain(&e))?;
+        }
+    }
+    Ok(())
+}
+
+/// Argument positions are not ABI: they are what the running kernel's BTF says, or the program stays out.
+fn check_prototype(types: &KernelTypes, name: &str, expected: &[&str]) -> Result<(), String> {
+    let Some(found) = types.tracepoint(name) else {
+        return Err(format!("this kernel has no tracepoint {name}"));
+    };
+    if found.len() >= expected.len() && found.iter().zip(expected).all(|(f, e)| f == e) {
+        return Ok(());
+    }
+    Err(format!("tracepoint {name} has arguments ({}), expected ({}, …)", found.join(", "), expected.join(", ")))
+}
+
+/// Before Linux 5.11 maps count against RLIMIT_MEMLOCK.
+fn raise_memlock() {
+    let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    #[allow(unsafe_code)]
+    // SAFETY: reads the structure only. Failure shows when the maps are made.
+    unsafe {
+        libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited);
+    }
+}

@@ -1,0 +1,277 @@
+//! The kernel half, seen from user space: the only room that knows aya and `bpf(2)`.
+//!
+//! [`Kernel::start`] loads and attaches; afterwards the maps are only read, and nothing flows to the kernel but what
+//! the iterators shall emit and the removal of what is over.
+
+mod btf;
+mod cgroup;
+mod error;
+mod iterator;
+mod load;
+mod maps;
+pub mod netns;
+pub mod privileges;
+pub mod programs;
+pub mod settings;
+
+use std::collections::BTreeMap;
+
+use aya::{Ebpf, programs::Iter};
+use bytemuck::pod_read_unaligned;
+use graylag_ebpf::{
+    counter::{Counter, Direction, REASONS, Transport, drop_of_index},
+    key::{PathKey, Tuple, UdpPort},
+    record::{HalfOpen, HalfOpenRecord, PathRecord, PathStats, Scan, Waiting},
+};
+
+pub use cgroup::CgroupRoot;
+pub use error::KernelError;
+pub use load::ProgramState;
+use programs::{PROGRAMS, Program};
+use settings::Settings;
+
+/// The attached kernel half. Dropping it detaches everything.
+pub struct Kernel {
+    ebpf: Ebpf,
+    iterators: load::Iterators,
+    states: BTreeMap<&'static str, ProgramState>,
+    reasons: DropReasons,
+    cgroup: Option<CgroupRoot>,
+    adopted: Vec<netns::Unreachable>,
+    buffer: Vec<u8>,
+    _program_stats: Option<std::os::fd::OwnedFd>,
+}
+
+/// The running kernel's drop reasons, by number.
+#[derive(Clone, Debug, Default)]
+pub struct DropReasons(BTreeMap<u32, String>);
+
+impl DropReasons {
+    /// Name without its `SKB_DROP_REASON_` prefix.
+    pub fn name(&self, reason: u32) -> &str {
+        if reason == REASONS - 1 {
+            return "OTHER_SUBSYSTEM";
+        }
+        self.0.get(&reason).map_or("UNKNOWN", String::as_str)
+    }
+
+    /// Numbers of the reasons with these names.
+    pub fn numbers<'a>(&'a self, names: &'a [&str]) -> impl Iterator<Item = u32> + 'a {
+        self.0.iter().filter(|(_, name)| names.contains(&name.as_str())).map(|(number, _)| *number)
+    }
+}
+
+/// A counter of dropped packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dropped {
+    /// Reason, as the running kernel names it.
+    pub reason: String,
+    /// Which way the packet went.
+    pub direction: Direction,
+    /// What it carried.
+    pub transport: Transport,
+    /// Packets since start.
+    pub packets: u64,
+}
+
+/// Run time of one program, where the kernel measures it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProgramTime {
+    /// Its name.
+    pub name: &'static str,
+    /// Nanoseconds spent in it.
+    pub nanoseconds: u64,
+    /// Times it ran.
+    pub runs: u64,
+}
+
+impl Kernel {
+    /// Loads and attaches everything that this kernel and these privileges allow.
+    ///
+    /// `ignored_reasons` are the drop reasons, by name, that are no loss.
+    pub fn start(settings: &Settings, ignored_reasons: &[&str]) -> Result<Self, KernelError> {
+        privileges::require()?;
+        let types = btf::KernelTypes::of_running_kernel()?;
+        let offsets = load::Offsets::of(&types);
+        let reasons = DropReasons(
+            types
+                .enumeration("skb_drop_reason")
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(name, value)| (value, name.trim_start_matches("SKB_DROP_REASON_").to_owned()))
+                .collect(),
+        );
+        let mut ebpf = load::object(settings, &types, &offsets)?;
+        maps::insert_other_paths(&mut ebpf)?;
+        maps::insert_peers(&mut ebpf, &settings.peers)?;
+        if let Some(inodes) = &settings.netns {
+            maps::insert_netns(&mut ebpf, inodes.iter().copied())?;
+        }
+        let ignored: Vec<u32> = reasons.numbers(ignored_reasons).filter(|r| *r < REASONS).collect();
+        maps::ignore_drop_reasons(&mut ebpf, &ignored)?;
+        let cgroup = cgroup::find();
+        let (states, iterators) = load::attach(&mut ebpf, settings, &types, &offsets, cgroup.as_ref())?;
+        if !states.values().any(|state| *state == ProgramState::Attached) {
+            let reason = states.values().find_map(|state| match state {
+                ProgramState::Unavailable { reason } => Some(reason.clone()),
+                _ => None,
+            });
+            return Err(KernelError::NothingAttached(reason.unwrap_or_else(|| "all are disabled".into())));
+        }
+        let program_stats = if settings.program_stats {
+            aya::sys::enable_stats(aya::sys::Stats::RunTime)
+                .inspect_err(|e| tracing::warn!("program run time is not measured: {e} (needs CAP_SYS_ADMIN)"))
+                .ok()
+        } else {
+            None
+        };
+        let mut kernel = Self {
+            ebpf,
+            iterators,
+            states,
+            reasons,
+            cgroup,
+            adopted: Vec::new(),
+            buffer: Vec::new(),
+            _program_stats: program_stats,
+        };
+        kernel.adopted = kernel.adopt_existing(settings);
+        Ok(kernel)
+    }
+
+    /// Every program and what became of it, in load order.
+    pub fn programs(&self) -> impl Iterator<Item = (&'static Program, &ProgramState)> {
+        PROGRAMS.iter().filter_map(|program| Some((program, self.states.get(program.name)?)))
+    }
+
+    /// The running kernel's drop reasons.
+    pub fn drop_reasons(&self) -> &DropReasons {
+        &self.reasons
+    }
+
+    /// Where the cgroup programs are attached.
+    pub fn cgroup(&self) -> Option<&CgroupRoot> {
+        self.cgroup.as_ref()
+    }
+
+    /// Namespaces whose existing connections could not be adopted.
+    pub fn not_adopted(&self) -> &[netns::Unreachable] {
+        &self.adopted
+    }
+
+    /// Paths that changed at or after `since_ns` (monotonic).
+    pub fn paths(
+        &mut self,
+        since_ns: u64,
+        mut visit: impl FnMut(&PathKey, &PathStats),
+    ) -> Result<(), KernelError> {
+        if !self.pass("PATHS", Scan { touched_since_ns: since_ns, ..Scan::default() })? {
+            return maps::walk_paths(&self.ebpf, |key, stats| {
+                if stats.touched_ns >= since_ns {
+                    visit(key, stats);
+                }
+            });
+        }
+        for record in self.buffer.chunks_exact(size_of::<PathRecord>()) {
+            let record: PathRecord = pod_read_unaligned(record);
+            visit(&record.key, &record.stats);
+        }
+        Ok(())
+    }
+
+    /// Connections that wait for one of `kinds` (bits of `graylag_ebpf::record::waiting`).
+    pub fn waiting(&mut self, kinds: u32, mut visit: impl FnMut(&Waiting)) -> Result<(), KernelError> {
+        if !self.pass("CONNS", Scan { kinds, ..Scan::default() })? {
+            return maps::walk_conns(&self.ebpf, |conn| {
+                if let Some(waiting) = conn.waiting(kinds) {
+                    visit(&waiting);
+                }
+            });
+        }
+        for record in self.buffer.chunks_exact(size_of::<Waiting>()) {
+            visit(&pod_read_unaligned(record));
+        }
+        Ok(())
+    }
+
+    /// Handshakes that listeners have not finished.
+    pub fn half_open(&mut self, mut visit: impl FnMut(&Tuple, &HalfOpen)) -> Result<(), KernelError> {
+        if !self.pass("HALF_OPEN", Scan::default())? {
+            return maps::walk_half_open(&self.ebpf, visit);
+        }
+        for record in self.buffer.chunks_exact(size_of::<HalfOpenRecord>()) {
+            let record: HalfOpenRecord = pod_read_unaligned(record);
+            visit(&record.tuple, &record.state);
+        }
+        Ok(())
+    }
+
+    /// One pass of an iterator into the buffer; false where there is none.
+    fn pass(&mut self, map: &'static str, scan: Scan) -> Result<bool, KernelError> {
+        let Some(iterator) = self.iterators.maps.get(map) else { return Ok(false) };
+        maps::set_scan(&mut self.ebpf, scan)?;
+        iterator
+            .read(&mut self.buffer)
+            .map_err(|error| KernelError::Map { map, error: format!("iterator: {error}") })?;
+        Ok(true)
+    }
+
+    /// Forgets a handshake that will not complete; false where the kernel completed it in the meantime.
+    pub fn forget_half_open(&mut self, tuple: &Tuple) -> Result<bool, KernelError> {
+        maps::remove_half_open(&mut self.ebpf, tuple)
+    }
+
+    /// Forgets a path.
+    pub fn forget_path(&mut self, key: &PathKey) -> Result<(), KernelError> {
+        maps::remove_path(&mut self.ebpf, key)
+    }
+
+    /// Packets dropped by this host.
+    pub fn drops(&self) -> Result<Vec<Dropped>, KernelError> {
+        let dropped = |(index, packets)| {
+            let (reason, direction, transport) = drop_of_index(index);
+            Dropped { reason: self.reasons.name(reason).to_owned(), direction, transport, packets }
+        };
+        Ok(maps::drops(&self.ebpf)?.into_iter().map(dropped).collect())
+    }
+
+    /// Receive-buffer drops by UDP port.
+    pub fn udp_drops(&self) -> Result<Vec<(UdpPort, u64)>, KernelError> {
+        maps::udp_drops(&self.ebpf)
+    }
+
+    /// The programs' own counters.
+    pub fn counters(&self) -> Result<[u64; Counter::COUNT], KernelError> {
+        maps::counters(&self.ebpf)
+    }
+
+    /// Run time of the attached programs; empty where the kernel does not measure it.
+    pub fn program_times(&self) -> Vec<ProgramTime> {
+        self.programs()
+            .filter(|(_, state)| **state == ProgramState::Attached)
+            .filter_map(|(program, _)| {
+                let info = self.ebpf.program(program.name)?.info().ok()?;
+                let times = ProgramTime {
+                    name: program.name,
+                    nanoseconds: info.run_time().as_nanos() as u64,
+                    runs: info.run_count(),
+                };
+                Some(times)
+            })
+            .collect()
+    }
+
+    /// Runs the adopting iterator once in every namespace that can be entered.
+    fn adopt_existing(&mut self, settings: &Settings) -> Vec<netns::Unreachable> {
+        if self.states.get("adopt") != Some(&ProgramState::Attached) {
+            return Vec::new();
+        }
+        let ebpf = &mut self.ebpf;
+        netns::for_each(settings.netns.as_ref(), || {
+            let program: &mut Iter = ebpf.program_mut("adopt")?.try_into().ok()?;
+            let link = program.attach().ok()?;
+            let mut pass = program.take_link(link).ok()?.into_file().ok()?;
+            std::io::copy(&mut pass, &mut std::io::sink()).ok()
+        })
+    }
+}

@@ -1,0 +1,256 @@
+//! The programs: where each attaches, what it needs of the kernel, and which signals are lost without it.
+
+/// What an operator loses when nothing provides it; the value of `graylag.signal`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Signal {
+    /// Handshakes that this host begins: latency, outcome, pending.
+    HandshakeClient,
+    /// Handshakes that reach this host: latency, outcome, pending, queue overflows.
+    HandshakeServer,
+    /// Retransmitted SYNs and SYN-ACKs.
+    SynRetransmit,
+    /// First byte and response time.
+    Response,
+    /// Retransmissions by kind.
+    Loss,
+    /// Segments and round-trip times.
+    Segments,
+    /// Drops of this host by reason.
+    Drops,
+    /// Receive-buffer drops by UDP port.
+    UdpReceiveBuffer,
+    /// Connections older than the agent.
+    Adoption,
+    /// What is pending right now, read without copying whole tables.
+    Scan,
+}
+
+impl Signal {
+    /// All signals.
+    pub const ALL: [Self; 10] = [
+        Self::HandshakeClient,
+        Self::HandshakeServer,
+        Self::SynRetransmit,
+        Self::Response,
+        Self::Loss,
+        Self::Segments,
+        Self::Drops,
+        Self::UdpReceiveBuffer,
+        Self::Adoption,
+        Self::Scan,
+    ];
+
+    /// The value of `graylag.signal`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::HandshakeClient => "handshake_client",
+            Self::HandshakeServer => "handshake_server",
+            Self::SynRetransmit => "syn_retransmit",
+            Self::Response => "response",
+            Self::Loss => "loss",
+            Self::Segments => "segments",
+            Self::Drops => "drops",
+            Self::UdpReceiveBuffer => "udp_receive_buffer",
+            Self::Adoption => "adoption",
+            Self::Scan => "scan",
+        }
+    }
+}
+
+/// Where a program attaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// A BTF tracepoint whose prototype begins with these argument types.
+    Tracepoint {
+        /// Its name, the program's section.
+        name: &'static str,
+        /// Leading argument types, as `KernelTypes::tracepoint` spells them.
+        arguments: &'static [&'static str],
+    },
+    /// The root cgroup, packets towards sockets.
+    CgroupIngress,
+    /// The root cgroup, packets from sockets.
+    CgroupEgress,
+    /// An iterator over a map.
+    MapIterator {
+        /// The map's name.
+        map: &'static str,
+    },
+    /// An iterator over the TCP sockets of one namespace.
+    TcpIterator,
+}
+
+/// One program of the object.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    /// Its name in the object and in `graylag.program.name`.
+    pub name: &'static str,
+    /// Where it attaches.
+    pub hook: Hook,
+    /// What it provides.
+    pub signals: &'static [Signal],
+    /// Structure members it reads, by the names of `graylag_ebpf::offsets`.
+    pub members: &'static [&'static str],
+    /// Loaded only where none of these programs could be: it does the same for more.
+    pub instead_of: &'static [&'static str],
+}
+
+const ENDPOINTS: &[&str] = &[
+    "SKC_FAMILY", "SKC_STATE", "SKC_NUM", "SKC_DPORT", "SKC_DADDR", "SKC_RCV_SADDR", "SKC_V6_DADDR",
+    "SKC_V6_RCV_SADDR", "SKC_NET", "NET_INUM",
+];
+
+/// All programs, in the order they are loaded.
+pub const PROGRAMS: &[Program] = &[
+    Program {
+        name: "inet_sock_set_state",
+        hook: Hook::Tracepoint { name: "inet_sock_set_state", arguments: &["sock *", "int", "int"] },
+        signals: &[Signal::HandshakeClient, Signal::HandshakeServer, Signal::Segments],
+        members: &[
+            "SKC_FAMILY", "SKC_STATE", "SKC_NUM", "SKC_DPORT", "SKC_DADDR", "SKC_RCV_SADDR", "SKC_V6_DADDR",
+            "SKC_V6_RCV_SADDR", "SKC_NET", "NET_INUM", "SK_PROTOCOL", "SK_ERR", "SK_ERR_SOFT", "SK_SHUTDOWN",
+            "TP_SRTT_US", "TP_SEGS_IN", "TP_SEGS_OUT", "TP_DSACK_DUPS",
+        ],
+        instead_of: &[],
+    },
+    Program {
+        name: "listen",
+        hook: Hook::CgroupIngress,
+        signals: &[Signal::HandshakeServer],
+        members: &["SKC_NET", "NET_INUM", "NET_SYNCOOKIES", "SK_ACK_BACKLOG", "SK_MAX_ACK_BACKLOG", "ICSK_QLEN"],
+        instead_of: &[],
+    },
+    Program {
+        name: "tcp_retransmit_skb",
+        hook: Hook::Tracepoint { name: "tcp_retransmit_skb", arguments: &["sock *", "sk_buff *"] },
+        signals: &[Signal::SynRetransmit, Signal::Loss],
+        members: &["SKC_STATE", "ICSK_CA_STATE", "SKB_CB", "TCP_CB_GSO_SEGS"],
+        instead_of: &[],
+    },
+    Program {
+        name: "tcp_retransmit_synack",
+        hook: Hook::Tracepoint { name: "tcp_retransmit_synack", arguments: &["sock *", "request_sock *"] },
+        signals: &[Signal::SynRetransmit],
+        members: ENDPOINTS,
+        instead_of: &[],
+    },
+    Program {
+        name: "sk_data_ready",
+        hook: Hook::Tracepoint { name: "sk_data_ready", arguments: &["sock *"] },
+        signals: &[Signal::Response, Signal::Segments],
+        members: RESPONSE,
+        instead_of: &[],
+    },
+    Program {
+        name: "tcp_sendmsg_locked",
+        hook: Hook::Tracepoint { name: "tcp_sendmsg_locked", arguments: &["sock *"] },
+        signals: &[Signal::Response, Signal::Segments],
+        members: RESPONSE,
+        instead_of: &[],
+    },
+    Program {
+        name: "sock_send_length",
+        hook: Hook::Tracepoint { name: "sock_send_length", arguments: &["sock *", "int"] },
+        signals: &[Signal::Response, Signal::Segments],
+        members: RESPONSE,
+        instead_of: &["tcp_sendmsg_locked"],
+    },
+    Program {
+        name: "payload_in",
+        hook: Hook::CgroupIngress,
+        signals: &[Signal::Response, Signal::Segments],
+        members: &[],
+        instead_of: &["sk_data_ready"],
+    },
+    Program {
+        name: "payload_out",
+        hook: Hook::CgroupEgress,
+        signals: &[Signal::Response, Signal::Segments],
+        members: &[],
+        instead_of: &["tcp_sendmsg_locked", "sock_send_length"],
+    },
+    Program {
+        name: "kfree_skb",
+        hook: Hook::Tracepoint { name: "kfree_skb", arguments: &["sk_buff *", "void *", "skb_drop_reason"] },
+        signals: &[Signal::Drops],
+        members: &[
+            "SKB_HEAD", "SKB_NETWORK_HEADER", "SKB_PROTOCOL", "SKB_IIF", "SKB_DEV", "SKB_SK", "DEV_NET", "SKC_NET",
+            "NET_INUM",
+        ],
+        instead_of: &[],
+    },
+    Program {
+        name: "udp_fail_queue_rcv_skb",
+        hook: Hook::Tracepoint { name: "udp_fail_queue_rcv_skb", arguments: &["int", "sock *"] },
+        signals: &[Signal::UdpReceiveBuffer],
+        members: &["SKC_NUM", "SKC_NET", "NET_INUM"],
+        instead_of: &[],
+    },
+    Program {
+        name: "adopt",
+        hook: Hook::TcpIterator,
+        signals: &[Signal::Adoption],
+        members: &[
+            "SKC_FAMILY", "SKC_STATE", "SKC_NUM", "SKC_DPORT", "SKC_DADDR", "SKC_V6_DADDR", "SKC_NET", "NET_INUM",
+            "TP_SEGS_IN", "TP_SEGS_OUT", "TP_DSACK_DUPS", "TP_BYTES_RECEIVED",
+        ],
+        instead_of: &[],
+    },
+    Program {
+        name: "scan_paths",
+        hook: Hook::MapIterator { map: "PATHS" },
+        signals: &[Signal::Scan],
+        members: &[],
+        instead_of: &[],
+    },
+    Program {
+        name: "scan_conns",
+        hook: Hook::MapIterator { map: "CONNS" },
+        signals: &[Signal::Scan],
+        members: &[],
+        instead_of: &[],
+    },
+    Program {
+        name: "scan_half_open",
+        hook: Hook::MapIterator { map: "HALF_OPEN" },
+        signals: &[Signal::Scan],
+        members: &[],
+        instead_of: &[],
+    },
+];
+
+const RESPONSE: &[&str] = &[
+    "SKC_STATE", "SK_PROTOCOL", "TP_SRTT_US", "TP_SEGS_IN", "TP_SEGS_OUT", "TP_DSACK_DUPS", "TP_SND_UNA",
+    "TP_WRITE_SEQ", "TP_BYTES_RECEIVED",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use graylag_ebpf::offsets::OFFSETS;
+
+    #[test]
+    fn every_member_is_one_that_is_looked_up() {
+        for program in PROGRAMS {
+            for member in program.members {
+                assert!(OFFSETS.iter().any(|(name, _)| name == member), "{}: {member}", program.name);
+            }
+        }
+    }
+
+    #[test]
+    fn every_offset_has_a_reader() {
+        for (offset, _) in OFFSETS {
+            assert!(PROGRAMS.iter().any(|p| p.members.contains(offset)), "{offset} is read by no program");
+        }
+    }
+
+    #[test]
+    fn alternatives_are_programs_loaded_before() {
+        for (i, program) in PROGRAMS.iter().enumerate() {
+            for other in program.instead_of {
+                assert!(PROGRAMS[..i].iter().any(|p| p.name == *other), "{}: {other}", program.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What the kernel half is told at load time; nothing else flows from user space to the kernel.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+/// Settings of the kernel half.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Network namespaces to watch, by inode; all of them where `None`.
+    pub netns: Option<BTreeSet<u32>>,
+    /// How many bits of an unnamed address make a path.
+    pub prefixes: Prefixes,
+    /// Sizes of the maps.
+    pub limits: Limits,
+    /// Configured peers.
+    pub peers: Vec<PeerPrefix>,
+    /// Programs not to load, by name.
+    pub disabled: Vec<String>,
+    /// Whether the kernel shall measure program run time (`BPF_ENABLE_STATS`, needs `CAP_SYS_ADMIN`).
+    pub program_stats: bool,
+}
+
+/// Significant bits of an unnamed remote address, by role and family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefixes {
+    /// 0 to 32.
+    pub client_v4: u8,
+    /// 0 to 128.
+    pub client_v6: u8,
+    /// 0 to 32.
+    pub server_v4: u8,
+    /// 0 to 128.
+    pub server_v6: u8,
+}
+
+/// Entries of the maps; their memory is taken when the agent starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Paths: remote prefix or peer × service × role.
+    pub paths: u32,
+    /// Connections at once.
+    pub connections: u32,
+    /// Unfinished handshakes of listeners at once.
+    pub half_open: u32,
+}
+
+impl Limits {
+    /// `(map, entries)`.
+    pub const fn maps(&self) -> [(&'static str, u32); 3] {
+        [("PATHS", self.paths), ("CONNS", self.connections), ("HALF_OPEN", self.half_open)]
+    }
+}
+
+/// One prefix of a configured peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerPrefix {
+    /// Network address.
+    pub address: IpAddr,
+    /// Significant bits.
+    pub bits: u8,
+    /// Index of the peer plus one.
+    pub id: u16,
+    /// Whether each of its addresses is a path of its own.
+    pub per_address: bool,
+}

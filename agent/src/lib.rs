@@ -1,0 +1,2 @@
+//! The user half of graylag.
+pub mod kernel;

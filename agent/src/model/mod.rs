@@ -1,0 +1,17 @@
+//! The words every room uses: subjects, distributions, ticks, conditions. Plain values; no I/O, no clock.
+
+mod condition;
+mod distribution;
+mod subject;
+mod tick;
+
+pub use condition::{Blame, Condition, ConditionKey, ConditionName, Evidence, Interval, Phase, Target, Transition};
+pub use distribution::Distribution;
+pub use graylag_ebpf::{
+    counter::{Direction, Transport},
+    key::Role,
+    outcome::Outcome,
+    record::Retransmit,
+};
+pub use subject::{OTHER, Path, Subject};
+pub use tick::{Counts, Drops, HostTick, Pending, SubjectTick, Tick};

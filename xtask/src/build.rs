@@ -1,0 +1,78 @@
+//! Building the kernel object and the agent around it.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    setup,
+    shell::{as_root, find, run, say},
+};
+
+#[cfg(target_arch = "x86_64")]
+const HOST: &str = "x86_64-unknown-linux-gnu";
+#[cfg(target_arch = "aarch64")]
+const HOST: &str = "aarch64-unknown-linux-gnu";
+
+/// Optimised, or with debug assertions: both must pass the verifier.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Profile `bpf`.
+    Release,
+    /// Profile `bpf-debug`.
+    Debug,
+}
+
+/// Builds the kernel object; set-up must have been done. Returns where it is.
+pub fn ebpf(kind: Kind) -> Result<PathBuf> {
+    let profile = match kind {
+        Kind::Release => "bpf",
+        Kind::Debug => "bpf-debug",
+    };
+    let linker = find("bpf-linker").context("bpf-linker is missing: cargo xtask setup")?;
+    let arch = std::env::consts::ARCH;
+    // Stable Rust with -Z build-std: no prebuilt `core` exists for bpfel, and no nightly is needed for this.
+    let flags = [
+        format!("-Clinker={}", linker.display()),
+        "-Cdebuginfo=2".into(),
+        "-Clink-arg=--btf".into(),
+        format!("--cfg=bpf_target_arch=\"{arch}\""),
+    ];
+    run(Command::new("cargo")
+        .args(["build", "--quiet", "--locked", "--package", "graylag-ebpf", "--bin", "graylag-ebpf"])
+        .args(["--profile", profile, "--target", "bpfel-unknown-none", "-Zbuild-std=core"])
+        .args(["--target-dir", "target/bpf"])
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
+        .env_remove("RUSTFLAGS"))?;
+    Ok(Path::new("target/bpf/bpfel-unknown-none").join(profile).join("graylag-ebpf"))
+}
+
+/// Builds the agent, static and optimised, with all set-up. Returns where it is: `target/release/graylag`.
+pub fn agent() -> Result<PathBuf> {
+    setup::build()?;
+    ebpf(Kind::Release)?;
+    say("building the agent");
+    // Static, so that the same file runs in a container, in the test kernels and on any distribution. The target is
+    // named so that the flag does not reach build scripts and procedural macros.
+    run(Command::new("cargo")
+        .args(["build", "--quiet", "--locked", "--release", "--package", "graylag", "--target", HOST])
+        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
+        .env_remove("RUSTFLAGS"))?;
+    let built = Path::new("target").join(HOST).join("release/graylag");
+    let shown = PathBuf::from("target/release/graylag");
+    std::fs::create_dir_all("target/release")?;
+    // A running agent keeps its file: replace it, do not write into it.
+    let _ = std::fs::remove_file(&shown);
+    std::fs::hard_link(&built, &shown).or_else(|_| std::fs::copy(&built, &shown).map(drop))?;
+    Ok(shown)
+}
+
+/// Builds the agent and runs it with its view.
+pub fn run_agent(arguments: &[String]) -> Result<()> {
+    let agent = agent()?;
+    run(as_root(agent)?.args(["run", "--view"]).args(arguments))
+}

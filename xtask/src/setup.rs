@@ -1,0 +1,79 @@
+//! What building and testing need beyond rustup: installed once, checked in well under a second afterwards.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::shell::{as_root, find, output, run, say, succeeds};
+
+/// LLVM that bpf-linker is built against; Debian 12 has it.
+const LLVM: &str = "22";
+/// The linker's version, the one the kernel object is tested with.
+const BPF_LINKER: &str = "0.13.0";
+
+/// Rust's own sources (the kernel target has no prebuilt `core`) and the BPF linker.
+pub fn build() -> Result<()> {
+    let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]))?;
+    if !std::path::Path::new(&sysroot).join("lib/rustlib/src/rust/library/core").is_dir() {
+        say("installing rust-src with rustup (the sources of `core`, for the kernel target)");
+        run(Command::new("rustup").args(["component", "add", "rust-src"]))?;
+    }
+    if find("bpf-linker").is_none() {
+        debian(&[&format!("llvm-{LLVM}-dev"), &format!("libpolly-{LLVM}-dev"), "libzstd-dev", "zlib1g-dev", "gcc", "libc6-dev", "g++"])?;
+        say(format!("installing bpf-linker {BPF_LINKER} with cargo (about a minute)"));
+        let prefix = format!("/usr/lib/llvm-{LLVM}");
+        run(Command::new("cargo")
+            .args(["install", "bpf-linker", "--version", BPF_LINKER, "--no-default-features"])
+            .args(["--features", &format!("llvm-{LLVM}"), "--quiet"])
+            .env("LLVM_PREFIX", &prefix)
+            .env(format!("LLVM_SYS_{LLVM}1_PREFIX"), &prefix)
+            // Not the workspace's toolchain file or target directory: this is a tool of its own.
+            .current_dir("/"))
+        .context("bpf-linker could not be built; a prebuilt one on PATH serves as well")?;
+    }
+    Ok(())
+}
+
+/// What the tests use: network tools, real servers, kernels and a machine to boot them in.
+pub fn test() -> Result<()> {
+    debian(&[
+        "iproute2", "nftables", "procps", "nginx-light", "haproxy", "postgresql", "python3-venv", "qemu-system-x86",
+        "busybox-static", "cpio", "kmod", "tmux",
+    ])
+}
+
+/// Installs Debian packages that are missing, without starting their services.
+fn debian(packages: &[&str]) -> Result<()> {
+    let missing: Vec<&str> = packages
+        .iter()
+        .copied()
+        .filter(|package| {
+            let status = Command::new("dpkg-query").args(["-W", "-f=${db:Status-Status}", package]).output();
+            !status.is_ok_and(|o| o.stdout == b"installed")
+        })
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if find("apt-get").is_none() {
+        bail!("please install {} (or what your distribution calls them)", missing.join(", "));
+    }
+    say(format!("installing with apt-get: {}", missing.join(" ")));
+    let install = || -> Result<bool> {
+        Ok(succeeds(
+            as_root("env")?
+                .args(["DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "apt-get", "install", "-y", "-q"])
+                .args(["--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"])
+                .args(["-o", "APT::Get::Always-Include-Phased-Updates=true"])
+                .args(&missing),
+        ))
+    };
+    if install()? {
+        return Ok(());
+    }
+    run(as_root("apt-get")?.args(["update", "-q"]))?;
+    if !install()? {
+        bail!("apt-get could not install {}; try it by hand to see why", missing.join(" "));
+    }
+    Ok(())
+}
