@@ -22,11 +22,15 @@ pub enum Counter {
     DropFull,
     /// Iterator records that did not fit; the pass is incomplete.
     ScanTruncated,
+    /// Entries that passes over the paths have seen: the difference over one pass is how many there are.
+    ScannedPath,
+    /// The same of connections.
+    ScannedConnection,
 }
 
 impl Counter {
     /// Number of counters.
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 11;
 }
 
 /// Transport of a dropped packet.

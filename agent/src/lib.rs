@@ -1,2 +1,7 @@
 //! The user half of graylag.
+pub mod aggregate;
+pub mod collect;
+pub mod config;
+pub mod health;
 pub mod kernel;
+pub mod model;

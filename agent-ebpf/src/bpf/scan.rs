@@ -60,15 +60,18 @@ fn write<T>(seq: *mut c_void, record: *const T) {
 pub fn scan_paths(ctx: *mut c_void) -> i32 {
     let Some((seq, key, value)) = element::<PathKey, PathStats>(ctx) else { return 0 };
     // SAFETY: not null, of the map's value size.
-    if unsafe { ptr::read_volatile(&raw const (*value).touched_ns) } < maps::scan().touched_since_ns {
-        return 0;
+    let touched = unsafe { ptr::read_volatile(&raw const (*value).touched_ns) };
+    let mut seen = true;
+    if touched >= maps::scan().touched_since_ns {
+        // A record is the key, four bytes of padding and the value: `record::PathRecord`.
+        let mut head = [0u32; 8];
+        // SAFETY: 28 bytes of key into 32 of head.
+        unsafe { ptr::copy_nonoverlapping(key.cast::<u32>(), head.as_mut_ptr(), 7) };
+        seen = write(seq, &raw const head) && write(seq, value);
     }
-    // A record is the key, four bytes of padding and the value: `record::PathRecord`.
-    let mut head = [0u32; 8];
-    // SAFETY: 28 bytes of key into 32 of head.
-    unsafe { ptr::copy_nonoverlapping(key.cast::<u32>(), head.as_mut_ptr(), 7) };
-    write(seq, &raw const head);
-    write(seq, value);
+    if seen {
+        maps::count(Counter::ScannedPath);
+    }
     0
 }
 
@@ -79,8 +82,12 @@ pub fn scan_conns(ctx: *mut c_void) -> i32 {
     let Some((seq, _, value)) = element::<u64, Conn>(ctx) else { return 0 };
     // SAFETY: not null, of the map's value size; a torn read at worst tells of a wait that has just ended.
     let entry = unsafe { &*value };
-    if let Some(record) = entry.waiting(maps::scan().kinds) {
-        write(seq, &raw const record);
+    let seen = match entry.waiting(maps::scan().kinds) {
+        Some(record) => write(seq, &raw const record),
+        None => true,
+    };
+    if seen {
+        maps::count(Counter::ScannedConnection);
     }
     0
 }
@@ -90,7 +97,6 @@ pub fn scan_conns(ctx: *mut c_void) -> i32 {
 #[unsafe(link_section = "iter/bpf_map_elem")]
 pub fn scan_half_open(ctx: *mut c_void) -> i32 {
     let Some((seq, key, value)) = element::<Tuple, HalfOpen>(ctx) else { return 0 };
-    write(seq, key);
-    write(seq, value);
+    let _ = write(seq, key) && write(seq, value);
     0
 }

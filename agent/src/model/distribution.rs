@@ -5,17 +5,15 @@ use std::time::Duration;
 use graylag_ebpf::bucket::{self, BUCKETS, OFFSET, SCALE};
 
 /// How many durations fell into each bucket of [`graylag_ebpf::bucket`], and their sum.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// An empty one owns no memory: of the many that exist at any time few have anything to say.
+#[derive(Clone, Debug, Default)]
 pub struct Distribution {
-    counts: Box<[u64; BUCKETS]>,
+    counts: Option<Box<[u64; BUCKETS]>>,
     sum_ns: u64,
 }
 
-impl Default for Distribution {
-    fn default() -> Self {
-        Self { counts: Box::new([0; BUCKETS]), sum_ns: 0 }
-    }
-}
+static NONE: [u64; BUCKETS] = [0; BUCKETS];
 
 /// Lower bound of bucket `i` in seconds, `base^(i + OFFSET)`.
 fn lower_bound(i: usize) -> f64 {
@@ -26,13 +24,20 @@ impl Distribution {
     /// Adds one duration.
     pub fn record(&mut self, duration: Duration) {
         let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        self.counts[bucket::index(ns)] += 1;
+        self.counts_mut()[bucket::index(ns)] += 1;
         self.sum_ns = self.sum_ns.saturating_add(ns);
+    }
+
+    fn counts_mut(&mut self) -> &mut [u64; BUCKETS] {
+        self.counts.get_or_insert_with(|| Box::new(NONE))
     }
 
     /// Adds what a kernel histogram gained since `before`; its buckets wrap at 2³², its sum at 2⁶⁴.
     pub fn add_delta(&mut self, now: &bucket::Histogram, before: &bucket::Histogram) {
-        for ((count, now), before) in self.counts.iter_mut().zip(&now.buckets).zip(&before.buckets) {
+        if now.buckets == before.buckets {
+            return;
+        }
+        for ((count, now), before) in self.counts_mut().iter_mut().zip(&now.buckets).zip(&before.buckets) {
             *count += u64::from(now.wrapping_sub(*before));
         }
         self.sum_ns = self.sum_ns.wrapping_add(now.sum_ns.wrapping_sub(before.sum_ns));
@@ -40,7 +45,8 @@ impl Distribution {
 
     /// Adds another distribution.
     pub fn add(&mut self, other: &Self) {
-        for (count, other) in self.counts.iter_mut().zip(other.counts.iter()) {
+        let Some(others) = &other.counts else { return };
+        for (count, other) in self.counts_mut().iter_mut().zip(others.iter()) {
             *count += other;
         }
         self.sum_ns = self.sum_ns.wrapping_add(other.sum_ns);
@@ -48,18 +54,17 @@ impl Distribution {
 
     /// Empties it.
     pub fn clear(&mut self) {
-        self.counts.fill(0);
-        self.sum_ns = 0;
+        *self = Self::default();
     }
 
     /// Number of durations.
     pub fn count(&self) -> u64 {
-        self.counts.iter().sum()
+        self.counts().iter().sum()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.counts.iter().all(|count| *count == 0)
+        self.counts.is_none()
     }
 
     /// Sum of all durations.
@@ -69,18 +74,13 @@ impl Distribution {
 
     /// Counts by bucket; bucket `i` has the OTLP index `i + graylag_ebpf::bucket::OFFSET`.
     pub fn counts(&self) -> &[u64; BUCKETS] {
-        &self.counts
+        self.counts.as_deref().unwrap_or(&NONE)
     }
 
-    /// Number of durations in buckets at or above `bound`, which is best one of [`Self::bound_at_or_above`].
+    /// Number of durations of at least `bound`, cut at the nearest bucket boundary: 9 % off at most, and exact at
+    /// powers of two (and their quarters) of a second.
     pub fn at_least(&self, bound: Duration) -> u64 {
-        self.counts[first_bucket_from(bound)..].iter().sum()
-    }
-
-    /// The smallest bucket boundary not below `bound`: what completed and what is still pending are then cut at the
-    /// same place.
-    pub fn bound_at_or_above(bound: Duration) -> Duration {
-        Duration::from_secs_f64(lower_bound(first_bucket_from(bound)))
+        self.counts()[nearest_boundary(bound)..].iter().sum()
     }
 
     /// The `q`-quantile (0 to 1): geometric middle of its bucket, 9.5 % off at most. `None` where it is empty.
@@ -91,7 +91,7 @@ impl Distribution {
         }
         let rank = (q.clamp(0.0, 1.0) * total as f64).ceil().max(1.0) as u64;
         let mut seen = 0;
-        let i = self.counts.iter().position(|count| {
+        let i = self.counts().iter().position(|count| {
             seen += count;
             seen >= rank
         })?;
@@ -105,14 +105,14 @@ impl Distribution {
 
     /// `(middle, count)` of every bucket that is not empty.
     pub fn iter(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
-        self.counts.iter().enumerate().filter(|(_, n)| **n > 0).map(|(i, n)| (Self::middle(i), *n))
+        self.counts().iter().enumerate().filter(|(_, n)| **n > 0).map(|(i, n)| (Self::middle(i), *n))
     }
 }
 
-/// First bucket whose lower bound is not below `bound`.
-fn first_bucket_from(bound: Duration) -> usize {
-    let seconds = bound.as_secs_f64();
-    (0..BUCKETS).find(|i| lower_bound(*i) >= seconds * (1.0 - 1e-9)).unwrap_or(BUCKETS - 1)
+/// The bucket whose lower bound is nearest to `bound`, by ratio.
+fn nearest_boundary(bound: Duration) -> usize {
+    let index = (bound.as_secs_f64().max(1e-9).log2() * f64::from(1 << SCALE)).round() as i32 - OFFSET;
+    index.clamp(0, BUCKETS as i32 - 1) as usize
 }
 
 #[cfg(test)]
@@ -122,7 +122,6 @@ mod tests {
 
     #[test]
     fn a_second_is_a_boundary() {
-        assert_eq!(Distribution::bound_at_or_above(Duration::from_secs(1)), Duration::from_secs(1));
         let mut d = Distribution::default();
         d.record(Duration::from_millis(999));
         d.record(Duration::from_millis(1001));

@@ -2,6 +2,7 @@
 
 mod condition;
 mod distribution;
+pub mod drops;
 mod subject;
 mod tick;
 
@@ -13,5 +14,5 @@ pub use graylag_ebpf::{
     outcome::Outcome,
     record::Retransmit,
 };
-pub use subject::{OTHER, Path, Subject};
-pub use tick::{Counts, Drops, HostTick, Pending, SubjectTick, Tick};
+pub use subject::{OTHER, Path, Subject, role_name};
+pub use tick::{Ages, Counts, Drops, HostTick, Pending, SubjectTick, Tick};

@@ -76,8 +76,7 @@ pub struct Counts {
 impl Counts {
     /// Adds another set of counts.
     pub fn add(&mut self, other: &Self) {
-        let mut arrays = self.outcomes.iter_mut().zip(other.outcomes);
-        arrays.by_ref().for_each(|(a, b)| *a += b);
+        self.outcomes.iter_mut().zip(other.outcomes).for_each(|(a, b)| *a += b);
         self.retransmitted.iter_mut().zip(other.retransmitted).for_each(|(a, b)| *a += b);
         self.syn_retransmitted += other.syn_retransmitted;
         self.accept_queue_overflow += other.accept_queue_overflow;
@@ -118,18 +117,59 @@ impl Counts {
     }
 }
 
-/// Ages of what has begun and not ended.
+/// Ages of things that have begun and not ended; few at any time.
+#[derive(Clone, Debug, Default)]
+pub struct Ages(Vec<Duration>);
+
+impl Ages {
+    /// One more.
+    pub fn push(&mut self, age: Duration) {
+        self.0.push(age);
+    }
+
+    /// All of another.
+    pub fn extend(&mut self, other: &Self) {
+        self.0.extend_from_slice(&other.0);
+    }
+
+    /// How many.
+    pub fn count(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    /// How many are this old or older.
+    pub fn at_least(&self, bound: Duration) -> u64 {
+        self.0.iter().filter(|age| **age >= bound).count() as u64
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// What has begun and not ended.
 #[derive(Clone, Debug, Default)]
 pub struct Pending {
     /// Handshakes.
-    pub handshake: Distribution,
+    pub handshake: Ages,
     /// First bytes.
-    pub first_byte: Distribution,
+    pub first_byte: Ages,
+    /// Of the server's handshakes, those whose SYN came again: the SYN-ACK did not reach the client.
+    pub syn_repeated: u64,
     /// Longest wait for any answer, first or later.
     pub longest_wait: Option<Duration>,
 }
 
 impl Pending {
+    /// Adds what another subject has pending.
+    pub fn add(&mut self, other: &Self) {
+        self.handshake.extend(&other.handshake);
+        self.first_byte.extend(&other.first_byte);
+        self.syn_repeated += other.syn_repeated;
+        self.longest_wait = self.longest_wait.max(other.longest_wait);
+    }
+
     /// Whether nothing is pending.
     pub fn is_empty(&self) -> bool {
         self.handshake.is_empty() && self.first_byte.is_empty() && self.longest_wait.is_none()

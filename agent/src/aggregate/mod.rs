@@ -1,0 +1,270 @@
+//! Observations into ticks and totals: differences that survive wrap, reload and eviction; names; top-K and `~other`;
+//! coverage.
+
+mod delta;
+mod naming;
+mod series;
+mod window;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use graylag_ebpf::{
+    counter::Counter,
+    key::{PathKey, Role},
+    record::{PathStats, waiting},
+};
+
+pub use naming::{Naming, PeerName, ServiceName, address};
+pub use series::{Series, SeriesSet};
+
+use crate::{
+    collect::{Observation, Usage},
+    model::{Counts, Drops, HostTick, Outcome, Pending, Subject, SubjectTick, Tick, Transport, drops},
+};
+
+/// Ranking of subjects is reviewed this often.
+const REVIEW: Duration = Duration::from_secs(5);
+
+/// Turns observations into ticks, and keeps the totals.
+pub struct Aggregator {
+    naming: Naming,
+    baselines: HashMap<PathKey, Baseline>,
+    series: SeriesSet,
+    pending_before: HashSet<Subject>,
+    longest_waits: BTreeMap<Subject, Duration>,
+    host: HostTotals,
+    usage: Usage,
+    counters: [u64; Counter::COUNT],
+    last_at: Option<Duration>,
+    reviewed_at: Duration,
+}
+
+struct Baseline {
+    subject: Subject,
+    stats: Box<PathStats>,
+}
+
+/// Cumulative drops of this host since the agent started.
+#[derive(Clone, Debug, Default)]
+pub struct HostTotals {
+    /// By reason, direction and transport.
+    pub drops: BTreeMap<DropKey, u64>,
+    /// Receive-buffer drops by service.
+    pub udp_receive_buffer: BTreeMap<Arc<str>, u64>,
+    last_drops: HashMap<(String, crate::model::Direction, Transport), u64>,
+    last_udp: HashMap<graylag_ebpf::key::UdpPort, u64>,
+    last_host: Option<crate::collect::HostCounters>,
+}
+
+/// What drops are counted by.
+pub type DropKey = (Arc<str>, crate::model::Direction, Transport);
+
+/// Share of what should have been seen that was, 0 to 1; `None` where nothing was there to be seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Coverage {
+    /// Connections tracked of those that began.
+    pub connections: Option<f64>,
+    /// Handshakes tracked of those that reached a listener.
+    pub half_open: Option<f64>,
+}
+
+impl Aggregator {
+    /// Totals begin at `at`; at most `limit` subjects are published by themselves.
+    pub fn new(naming: Naming, limit: usize, at: Duration) -> Self {
+        Self {
+            naming,
+            baselines: HashMap::new(),
+            series: SeriesSet::new(limit, at),
+            pending_before: HashSet::new(),
+            longest_waits: BTreeMap::new(),
+            host: HostTotals::default(),
+            usage: Usage::default(),
+            counters: [0; Counter::COUNT],
+            last_at: None,
+            reviewed_at: at,
+        }
+    }
+
+    /// Changes the names. Kernel keys keep their counts; from now on these go to the new names.
+    pub fn rename(&mut self, naming: Naming) {
+        self.naming = naming;
+        for (key, baseline) in &mut self.baselines {
+            baseline.subject = self.naming.subject(key);
+        }
+    }
+
+    /// Published subjects.
+    pub const fn series(&self) -> &SeriesSet {
+        &self.series
+    }
+
+    /// Drops of this host.
+    pub const fn host(&self) -> &HostTotals {
+        &self.host
+    }
+
+    /// Entries in use.
+    pub const fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// One of the programs' own counters.
+    pub const fn counter(&self, counter: Counter) -> u64 {
+        self.counters[counter as usize]
+    }
+
+    /// How much of what there was has been seen.
+    pub fn coverage(&self) -> Coverage {
+        let share = |seen, full| {
+            let (seen, full) = (self.counter(seen), self.counter(full));
+            (seen > 0).then(|| 1.0 - full as f64 / seen as f64)
+        };
+        Coverage {
+            connections: share(Counter::ConnectionSeen, Counter::ConnectionFull),
+            half_open: share(Counter::HalfOpenSeen, Counter::HalfOpenFull),
+        }
+    }
+
+    /// Takes an observation, `late` after it was due. `troubled` are the subjects whose conditions stand.
+    pub fn absorb(&mut self, seen: &Observation, late: Duration, troubled: &BTreeSet<Subject>) -> Tick {
+        let at = Duration::from_nanos(seen.at_ns);
+        let since = self.last_at.unwrap_or(at);
+        let elapsed = at.saturating_sub(since);
+        self.last_at = Some(at);
+        (self.usage, self.counters) = (seen.usage, seen.counters);
+
+        let mut counts = self.differences(seen);
+        let mut pending = self.pending(seen);
+        self.series.begin(at, elapsed);
+        let mut subjects = Vec::new();
+        let mut names: BTreeSet<Subject> = counts.keys().chain(pending.keys()).cloned().collect();
+        names.extend(self.pending_before.drain());
+        for subject in names {
+            let tick = SubjectTick {
+                counts: counts.entry(subject.clone()).or_default().clone(),
+                pending: pending.remove(&subject).unwrap_or_default(),
+                subject,
+            };
+            self.series.add(&tick.subject, &tick.counts, &tick.pending, since);
+            if !tick.pending.is_empty() {
+                self.pending_before.insert(tick.subject.clone());
+            }
+            subjects.push(tick);
+        }
+        self.series.end(elapsed, &counts);
+        if at.saturating_sub(self.reviewed_at) >= REVIEW {
+            self.reviewed_at = at;
+            self.series.rank(at, troubled);
+        }
+        Tick { at, elapsed, late, subjects, host: self.host_tick(seen) }
+    }
+
+    fn differences(&mut self, seen: &Observation) -> BTreeMap<Subject, Counts> {
+        let mut counts: BTreeMap<Subject, Counts> = BTreeMap::new();
+        for (key, stats) in &seen.paths {
+            let naming = &self.naming;
+            let baseline = self.baselines.entry(*key).or_insert_with(|| Baseline {
+                subject: naming.subject(key),
+                stats: Box::new(bytemuck::Zeroable::zeroed()),
+            });
+            let difference = delta::since(stats, &baseline.stats);
+            *baseline.stats = *stats;
+            counts.entry(baseline.subject.clone()).or_default().add(&difference);
+        }
+        for key in &seen.forgotten {
+            self.baselines.remove(key);
+        }
+        for over in &seen.expired {
+            let counts = counts.entry(self.name(&over.path)).or_default();
+            counts.outcomes[Outcome::TimedOut as usize] += 1;
+            counts.handshake_failed.record(Duration::from_nanos(seen.at_ns.saturating_sub(over.began_ns)));
+        }
+        counts
+    }
+
+    fn name(&self, key: &PathKey) -> Subject {
+        self.baselines.get(key).map_or_else(|| self.naming.subject(key), |baseline| baseline.subject.clone())
+    }
+
+    fn pending(&mut self, seen: &Observation) -> BTreeMap<Subject, Pending> {
+        let mut pending: BTreeMap<Subject, Pending> = BTreeMap::new();
+        if seen.all_waits {
+            self.longest_waits.clear();
+        }
+        for wait in &seen.waiting {
+            let subject = self.name(&wait.path);
+            let age = Duration::from_nanos(seen.at_ns.saturating_sub(wait.since_ns));
+            match wait.kind {
+                waiting::HANDSHAKE => pending.entry(subject).or_default().handshake.push(age),
+                kind => {
+                    // Waiting is the asking side's: a server that owes an answer is not waiting for one.
+                    if subject.role == Role::Client {
+                        let longest = self.longest_waits.entry(subject.clone()).or_default();
+                        *longest = (*longest).max(age);
+                    }
+                    if kind == waiting::FIRST_BYTE {
+                        pending.entry(subject).or_default().first_byte.push(age);
+                    }
+                }
+            }
+        }
+        for (subject, longest) in &self.longest_waits {
+            pending.entry(subject.clone()).or_default().longest_wait = Some(*longest);
+        }
+        for half_open in &seen.half_open {
+            let entry = pending.entry(self.name(&half_open.path)).or_default();
+            entry.handshake.push(Duration::from_nanos(seen.at_ns.saturating_sub(half_open.began_ns)));
+            entry.syn_repeated += u64::from(half_open.syns > 1);
+        }
+        pending
+    }
+
+    fn host_tick(&mut self, seen: &Observation) -> HostTick {
+        let mut tick = HostTick::default();
+        for dropped in &seen.drops {
+            let key = (dropped.reason.clone(), dropped.direction, dropped.transport);
+            let before = self.host.last_drops.insert(key, dropped.packets).unwrap_or(0);
+            tick.drops.push(Drops {
+                reason: dropped.reason.as_str().into(),
+                direction: dropped.direction,
+                transport: dropped.transport,
+                packets: dropped.packets.saturating_sub(before),
+            });
+        }
+        for (port, packets) in &seen.udp_drops {
+            let before = self.host.last_udp.insert(*port, *packets).unwrap_or(0);
+            let service = self.naming.service("udp", port.port, Role::Server);
+            tick.udp_receive_buffer.push((service, packets.saturating_sub(before)));
+        }
+        if let Some(now) = seen.host {
+            if let Some(before) = self.host.last_host.replace(now) {
+                tick.packets = Some(now.packets.saturating_sub(before.packets));
+                let receive = |reason: &str, now: u64, before: u64| Drops {
+                    reason: reason.into(),
+                    direction: crate::model::Direction::Receive,
+                    transport: Transport::Other,
+                    packets: now.saturating_sub(before),
+                };
+                tick.drops.push(receive(drops::INTERFACE_MISSED, now.missed, before.missed));
+                tick.drops.push(receive(drops::INTERFACE_FIFO, now.fifo, before.fifo));
+                if let (Some(now), Some(before)) = (now.softnet_dropped, before.softnet_dropped) {
+                    tick.drops.push(receive(drops::SOFTNET, now, before));
+                }
+            }
+        }
+        tick.drops.retain(|drops| drops.packets > 0);
+        tick.udp_receive_buffer.retain(|(_, packets)| *packets > 0);
+        for drops in &tick.drops {
+            let key = (drops.reason.clone(), drops.direction, drops.transport);
+            *self.host.drops.entry(key).or_default() += drops.packets;
+        }
+        for (service, packets) in &tick.udp_receive_buffer {
+            *self.host.udp_receive_buffer.entry(service.clone()).or_default() += packets;
+        }
+        tick
+    }
+}

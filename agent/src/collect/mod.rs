@@ -1,0 +1,165 @@
+//! Maps and `/proc` into observations: one look at the host at a time, in the collector's thread.
+
+mod expiry;
+mod host;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use graylag_ebpf::{
+    counter::Counter,
+    key::{PathKey, UdpPort},
+    record::{HalfOpen, PathStats, Waiting, waiting},
+};
+
+pub use host::HostCounters;
+use host::HostReader;
+
+use crate::kernel::{Dropped, Kernel, ProgramState, ProgramTime};
+
+/// Paths untouched for this long are given up where the table gets full.
+const IDLE_PATH: Duration = Duration::from_secs(600);
+/// Share of the path table from which idle paths are given up.
+const CROWDED: f64 = 0.75;
+/// Waits for later answers are looked at only this often: nothing is judged by them that cannot wait, and there may be
+/// one for every idle connection that a client polls on.
+const RESPONSE_WAITS_EVERY: u64 = 8;
+
+/// One look at the host.
+#[derive(Default)]
+pub struct Observation {
+    /// Monotonic time, nanoseconds.
+    pub at_ns: u64,
+    /// Counters of the paths that changed, cumulative.
+    pub paths: Vec<(PathKey, PathStats)>,
+    /// Paths that the kernel has been told to forget.
+    pub forgotten: Vec<PathKey>,
+    /// Connections that wait for a handshake or a first byte, and on some looks for any answer.
+    pub waiting: Vec<Waiting>,
+    /// Whether `waiting` has those that wait for later answers too.
+    pub all_waits: bool,
+    /// Handshakes that listeners have not finished.
+    pub half_open: Vec<HalfOpen>,
+    /// Of these, those that will not complete: they have been forgotten.
+    pub expired: Vec<HalfOpen>,
+    /// Packets dropped, cumulative.
+    pub drops: Vec<Dropped>,
+    /// Receive-buffer drops by port, cumulative.
+    pub udp_drops: Vec<(UdpPort, u64)>,
+    /// The programs' own counters.
+    pub counters: [u64; Counter::COUNT],
+    /// Counters of the host, where they could be read.
+    pub host: Option<HostCounters>,
+    /// Entries in use.
+    pub usage: Usage,
+}
+
+/// Entries in use, by map.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// `PATHS`.
+    pub paths: u64,
+    /// `CONNS`.
+    pub connections: u64,
+    /// `HALF_OPEN`.
+    pub half_open: u64,
+}
+
+/// Takes the looks.
+pub struct Collector {
+    kernel: Kernel,
+    host: Option<HostReader>,
+    path_limit: u64,
+    /// Paths are read from a little before the last look on: a program may stamp a path, be interrupted, and count after
+    /// the look.
+    last_ns: u64,
+    looks: u64,
+}
+
+/// How far a look reaches back over the last one.
+const OVERLAP_NS: u64 = 5_000_000;
+
+impl Collector {
+    /// Takes over the attached kernel half.
+    pub fn new(kernel: Kernel, path_limit: u32) -> Self {
+        let attached = |name| kernel.programs().any(|(p, s)| p.name == name && *s == ProgramState::Attached);
+        let host = HostReader::open()
+            .map(|mut reader| {
+                reader.softnet = !attached("kfree_skb");
+                reader.listen = !attached("listen");
+                reader
+            })
+            .inspect_err(|error| tracing::warn!("interface counters are not read: {error:#}"))
+            .ok();
+        Self { kernel, host, path_limit: u64::from(path_limit), last_ns: 0, looks: 0 }
+    }
+
+    /// The kernel half.
+    pub const fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
+
+    /// Run time of the programs.
+    pub fn program_times(&self) -> Vec<ProgramTime> {
+        self.kernel.program_times()
+    }
+
+    /// One look. Counters are read before what is pending, so that what ends in between is missed by this look rather
+    /// than counted twice.
+    pub fn look(&mut self, at_ns: u64) -> Result<Observation> {
+        let mut seen = Observation { at_ns, ..Observation::default() };
+        let since = self.last_ns.saturating_sub(OVERLAP_NS);
+        self.last_ns = at_ns;
+        let before = self.kernel.counters()?;
+        self.kernel.paths(since, |key, stats| seen.paths.push((*key, *stats)))?;
+
+        seen.all_waits = self.looks % RESPONSE_WAITS_EVERY == 0;
+        self.looks += 1;
+        let later = if seen.all_waits { waiting::RESPONSE } else { 0 };
+        let kinds = waiting::HANDSHAKE | waiting::FIRST_BYTE | later;
+        self.kernel.waiting(kinds, |w| seen.waiting.push(*w))?;
+
+        let mut expired = Vec::new();
+        self.kernel.half_open(|tuple, state| {
+            seen.usage.half_open += 1;
+            if expiry::is_over(state, at_ns) {
+                expired.push((*tuple, *state));
+            } else {
+                seen.half_open.push(*state);
+            }
+        })?;
+        for (tuple, state) in expired {
+            if self.kernel.forget_half_open(&tuple)? {
+                seen.expired.push(state);
+            }
+        }
+
+        seen.counters = self.kernel.counters()?;
+        let scanned = |counter: Counter| seen.counters[counter as usize].wrapping_sub(before[counter as usize]);
+        seen.usage.paths = scanned(Counter::ScannedPath);
+        seen.usage.connections = scanned(Counter::ScannedConnection);
+        seen.drops = self.kernel.drops()?;
+        seen.udp_drops = self.kernel.udp_drops()?;
+        seen.host = self.host.as_mut().and_then(|reader| {
+            reader.read().inspect_err(|error| tracing::debug!("interface counters: {error:#}")).ok()
+        });
+        if seen.usage.paths as f64 > CROWDED * self.path_limit as f64 {
+            seen.forgotten = self.forget_idle_paths(at_ns)?;
+        }
+        Ok(seen)
+    }
+
+    fn forget_idle_paths(&mut self, at_ns: u64) -> Result<Vec<PathKey>> {
+        let mut idle = Vec::new();
+        let oldest = at_ns.saturating_sub(IDLE_PATH.as_nanos() as u64);
+        self.kernel.paths(0, |key, stats| {
+            if stats.touched_ns < oldest && !key.is_other() {
+                idle.push(*key);
+            }
+        })?;
+        for key in &idle {
+            self.kernel.forget_path(key)?;
+        }
+        Ok(idle)
+    }
+}

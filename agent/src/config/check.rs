@@ -1,0 +1,324 @@
+//! From what is written to what is meant.
+
+use std::{collections::HashSet, net::SocketAddr, ops::RangeInclusive, time::Duration};
+
+use ipnet::IpNet;
+use toml::Spanned;
+
+use super::{
+    Config, ConfigError, KernelLog, Limits, Namespace, Peer, Service, Thresholds,
+    error::Source,
+    raw::{self, Port, Raw},
+};
+
+/// Checks everything, names the first thing that is wrong.
+pub fn checked(raw: &Raw, source: &Source<'_>) -> Result<Config, ConfigError> {
+    let limits = &raw.limits;
+    Ok(Config {
+        node: node(raw),
+        namespaces: namespaces(&raw.scope, source)?,
+        prefixes: [
+            bits(&raw.paths.client_prefix_v4, 32, "paths.client_prefix_v4", source)?,
+            bits(&raw.paths.client_prefix_v6, 128, "paths.client_prefix_v6", source)?,
+            bits(&raw.paths.server_prefix_v4, 32, "paths.server_prefix_v4", source)?,
+            bits(&raw.paths.server_prefix_v6, 128, "paths.server_prefix_v6", source)?,
+        ],
+        peers: peers(&raw.peer, source)?,
+        services: services(&raw.service, source)?,
+        thresholds: Thresholds {
+            handshake_stall: duration(&raw.thresholds.handshake_stall, "thresholds.handshake_stall", source)?,
+            first_byte_stall: duration(&raw.thresholds.first_byte_stall, "thresholds.first_byte_stall", source)?,
+            response_slow: duration(&raw.thresholds.response_slow, "thresholds.response_slow", source)?,
+            lease: duration(&raw.thresholds.lease, "thresholds.lease", source)?,
+        },
+        limits: Limits {
+            connections: entries(&limits.connections, 256..=16_777_216, "limits.connections", source)?,
+            half_open: entries(&limits.half_open, 256..=1_048_576, "limits.half_open", source)?,
+            paths: entries(&limits.paths, 64..=65_536, "limits.paths", source)?,
+            subjects: entries(&limits.subjects, 1..=10_000, "limits.subjects", source)?,
+        },
+        disabled_programs: raw.kernel.disable.iter().map(|name| name.get_ref().clone()).collect(),
+        program_stats: raw.kernel.program_stats,
+        kernel_log: kernel_log(&raw.kernel.log, source)?,
+        interval: interval(&raw.collect.interval, source)?,
+        socket: Some(raw.api.socket.get_ref()).filter(|path| !path.is_empty()).map(Into::into),
+        listen: raw.api.listen.as_ref().map(|address| listen(address, source)).transpose()?,
+    })
+}
+
+fn node(raw: &Raw) -> String {
+    raw.node.name.clone().unwrap_or_else(|| {
+        std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "localhost".into(), |n| n.trim().into())
+    })
+}
+
+fn namespaces(scope: &raw::Scope, source: &Source<'_>) -> Result<Option<Vec<Namespace>>, ConfigError> {
+    const FIELD: &str = "scope.network_namespaces";
+    let names = &scope.network_namespaces;
+    if names.iter().any(|name| name.get_ref() == "all") {
+        return Ok(None);
+    }
+    let namespace = |name: &Spanned<String>| match name.get_ref().as_str() {
+        "host" => Ok(Namespace::Host),
+        path if path.starts_with('/') => Ok(Namespace::Path(path.into())),
+        other => Err(source.error(
+            name.span(),
+            FIELD,
+            format!("`{other}` is no namespace"),
+            "use \"all\", \"host\" or a path such as \"/run/netns/blue\"",
+        )),
+    };
+    names.iter().map(namespace).collect::<Result<_, _>>().map(Some)
+}
+
+fn bits(value: &Spanned<u8>, most: u8, field: &str, source: &Source<'_>) -> Result<u8, ConfigError> {
+    if *value.get_ref() <= most {
+        return Ok(*value.get_ref());
+    }
+    let problem = format!("{} bits", value.get_ref());
+    Err(source.error(value.span(), field, problem, &format!("an address has 0 to {most}")))
+}
+
+fn entries(
+    value: &Spanned<u32>,
+    range: RangeInclusive<u32>,
+    field: &str,
+    source: &Source<'_>,
+) -> Result<u32, ConfigError> {
+    if range.contains(value.get_ref()) {
+        return Ok(*value.get_ref());
+    }
+    let remedy = format!("use {} to {}", range.start(), range.end());
+    Err(source.error(value.span(), field, format!("{} is out of range", value.get_ref()), &remedy))
+}
+
+fn duration(value: &Spanned<String>, field: &str, source: &Source<'_>) -> Result<Duration, ConfigError> {
+    const REMEDY: &str = "use a duration such as \"500ms\" or \"2s\"";
+    let parsed = humantime::parse_duration(value.get_ref())
+        .map_err(|e| source.error(value.span(), field, format!("`{}`: {e}", value.get_ref()), REMEDY))?;
+    if parsed < Duration::from_millis(1) || parsed > Duration::from_secs(200) {
+        let problem = format!("`{}` is out of range", value.get_ref());
+        return Err(source.error(value.span(), field, problem, "use 1ms to 200s"));
+    }
+    Ok(parsed)
+}
+
+fn interval(value: &Spanned<String>, source: &Source<'_>) -> Result<Duration, ConfigError> {
+    let parsed = duration(value, "collect.interval", source)?;
+    if (Duration::from_millis(100)..=Duration::from_secs(10)).contains(&parsed) {
+        return Ok(parsed);
+    }
+    let problem = format!("`{}` is out of range", value.get_ref());
+    Err(source.error(value.span(), "collect.interval", problem, "use 100ms to 10s"))
+}
+
+fn kernel_log(value: &Spanned<String>, source: &Source<'_>) -> Result<KernelLog, ConfigError> {
+    match value.get_ref().as_str() {
+        "off" => Ok(KernelLog::Off),
+        "warn" => Ok(KernelLog::Warn),
+        "info" => Ok(KernelLog::Info),
+        "debug" => Ok(KernelLog::Debug),
+        other => {
+            let problem = format!("`{other}` is no level");
+            Err(source.error(value.span(), "kernel.log", problem, "use off, warn, info or debug"))
+        }
+    }
+}
+
+fn listen(value: &Spanned<String>, source: &Source<'_>) -> Result<SocketAddr, ConfigError> {
+    const FIELD: &str = "api.listen";
+    let address: SocketAddr = value.get_ref().parse().map_err(|_| {
+        let problem = format!("`{}` is no address and port", value.get_ref());
+        source.error(value.span(), FIELD, problem, "use e.g. \"127.0.0.1:9464\"")
+    })?;
+    if address.ip().is_loopback() {
+        return Ok(address);
+    }
+    let problem = format!("{} is not a loopback address", address.ip());
+    Err(source.error(value.span(), FIELD, problem, "the API has no authentication: use 127.0.0.1 or [::1]"))
+}
+
+fn peers(raw: &[raw::Peer], source: &Source<'_>) -> Result<Vec<Peer>, ConfigError> {
+    const MOST: usize = 1000;
+    let mut names = HashSet::new();
+    let mut cidrs_seen = HashSet::new();
+    let mut peers = Vec::new();
+    for peer in raw {
+        name(&peer.name, "peer.name", source)?;
+        if !names.insert(peer.name.get_ref()) {
+            let problem = format!("`{}` is there twice", peer.name.get_ref());
+            return Err(source.error(peer.name.span(), "peer.name", problem, "give each peer a name of its own"));
+        }
+        let mut cidrs = Vec::new();
+        for cidr in &peer.cidrs {
+            let net = cidr_of(cidr, source)?;
+            if !cidrs_seen.insert(net) {
+                let problem = format!("{net} belongs to another peer already");
+                return Err(source.error(cidr.span(), "peer.cidrs", problem, "name each prefix once"));
+            }
+            cidrs.push((net.network(), net.prefix_len()));
+        }
+        if cidrs.is_empty() {
+            let problem = format!("`{}` has no addresses", peer.name.get_ref());
+            return Err(source.error(peer.name.span(), "peer.cidrs", problem, "add e.g. cidrs = [\"192.0.2.0/24\"]"));
+        }
+        peers.push(Peer { name: peer.name.get_ref().clone(), cidrs, per_address: peer.per_address });
+    }
+    if cidrs_seen.len() > MOST {
+        let problem = format!("{} prefixes", cidrs_seen.len());
+        return Err(source.error(0..0, "peer.cidrs", problem, &format!("at most {MOST} in all peers together")));
+    }
+    Ok(peers)
+}
+
+fn cidr_of(cidr: &Spanned<String>, source: &Source<'_>) -> Result<IpNet, ConfigError> {
+    let text = cidr.get_ref();
+    let net = text.parse::<IpNet>().or_else(|error| text.parse::<std::net::IpAddr>().map(IpNet::from).map_err(|_| error));
+    net.map(|net| net.trunc()).map_err(|_| {
+        let remedy = "use an address or a prefix such as 192.0.2.0/24 or 2001:db8::/32";
+        source.error(cidr.span(), "peer.cidrs", format!("`{text}` is no CIDR"), remedy)
+    })
+}
+
+fn name(value: &Spanned<String>, field: &str, source: &Source<'_>) -> Result<(), ConfigError> {
+    let text = value.get_ref();
+    if text.is_empty() || text.len() > 63 || text.starts_with('~') || text.contains(char::is_control) {
+        let remedy = "use 1 to 63 characters, the first of them not `~`";
+        return Err(source.error(value.span(), field, format!("`{text}` is no name"), remedy));
+    }
+    Ok(())
+}
+
+fn services(raw: &[raw::Service], source: &Source<'_>) -> Result<Vec<Service>, ConfigError> {
+    let mut services = Vec::new();
+    for service in raw {
+        name(&service.name, "service.name", source)?;
+        let transport = match service.transport.get_ref().as_str() {
+            "tcp" => "tcp",
+            "udp" => "udp",
+            other => {
+                let problem = format!("`{other}` is no transport");
+                return Err(source.error(service.transport.span(), "service.transport", problem, "use tcp or udp"));
+            }
+        };
+        if service.remote_ports.is_empty() && service.local_ports.is_empty() {
+            let problem = format!("`{}` has no ports", service.name.get_ref());
+            let remedy = "add remote_ports where this host is the client, local_ports where it serves";
+            return Err(source.error(service.name.span(), "service", problem, remedy));
+        }
+        for (is_server, ports) in [(false, &service.remote_ports), (true, &service.local_ports)] {
+            let field = if is_server { "service.local_ports" } else { "service.remote_ports" };
+            let ports: Vec<_> = ports.iter().map(|p| port(p, field, source)).collect::<Result<_, _>>()?;
+            if !ports.is_empty() {
+                let (name, answers) = (service.name.get_ref().clone(), service.answers);
+                services.push(Service { name, transport, is_server, ports, answers });
+            }
+        }
+    }
+    Ok(services)
+}
+
+fn port(value: &Spanned<Port>, field: &str, source: &Source<'_>) -> Result<RangeInclusive<u16>, ConfigError> {
+    let range = match value.get_ref() {
+        Port::Number(number) => u16::try_from(*number).ok().map(|port| port..=port),
+        Port::Text(text) => match text.split_once('-') {
+            Some((low, high)) => low.trim().parse().ok().zip(high.trim().parse().ok()).map(|(low, high)| low..=high),
+            None => text.trim().parse().ok().map(|port| port..=port),
+        },
+    };
+    range.filter(|range| !range.is_empty() && *range.start() > 0).ok_or_else(|| {
+        let shown = match value.get_ref() {
+            Port::Number(number) => number.to_string(),
+            Port::Text(text) => format!("`{text}`"),
+        };
+        source.error(value.span(), field, format!("{shown} is no port"), "use 1 to 65535, or a range such as \"8000-8100\"")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn error(text: &str) -> String {
+        Config::parse(text, Some(Path::new("g.toml"))).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn everything_has_a_default() {
+        let config = Config::parse("", None).unwrap();
+        assert_eq!(config.thresholds.handshake_stall, Duration::from_secs(1));
+        assert_eq!(config.prefixes, [32, 128, 24, 48]);
+        assert_eq!(config.namespaces, None);
+    }
+
+    #[test]
+    fn the_sketch_of_the_documentation_is_understood() {
+        let text = r#"
+            [node]
+            name = "media-3"
+            [[peer]]
+            name = "us-east-lb"
+            cidrs = ["10.77.1.0/24", "2001:db8::1"]
+            per_address = true
+            [[service]]
+            name = "rooms-db"
+            transport = "tcp"
+            remote_ports = ["26257", 5432, "8000-8100"]
+            [thresholds]
+            handshake_stall = "1s"
+        "#;
+        let config = Config::parse(text, None).unwrap();
+        assert_eq!(config.node, "media-3");
+        assert_eq!(config.peers[0].cidrs[1], ("2001:db8::1".parse().unwrap(), 128));
+        assert_eq!(config.services[0].ports, [26257..=26257, 5432..=5432, 8000..=8100]);
+    }
+
+    #[test]
+    fn errors_name_the_line_the_field_and_the_remedy() {
+        let rows = [
+            ("[node]\nnmae = \"x\"", "g.toml:2: nmae: unknown key; did you mean `name`?"),
+            ("[nodes]", "g.toml:1: nodes: unknown key; did you mean `node`?"),
+            ("[api]\nxyzzyplugh = 1", "g.toml:2: xyzzyplugh: unknown key; known here: socket, listen"),
+            (
+                "[[peer]]\nname = \"a\"\ncidrs = [\"10.0.0.0/33\"]",
+                "g.toml:3: peer.cidrs: `10.0.0.0/33` is no CIDR; use an address or a prefix such as 192.0.2.0/24 or 2001:db8::/32",
+            ),
+            (
+                "[[peer]]\nname = \"a\"\ncidrs = [\"10.0.0.0/8\"]\n[[peer]]\nname = \"a\"\ncidrs = [\"11.0.0.0/8\"]",
+                "g.toml:5: peer.name: `a` is there twice; give each peer a name of its own",
+            ),
+            ("[[peer]]\nname = \"a\"\ncidrs = []", "g.toml:2: peer.cidrs: `a` has no addresses; add e.g. cidrs = [\"192.0.2.0/24\"]"),
+            (
+                "[[service]]\nname = \"a\"\nlocal_ports = [70000]",
+                "g.toml:3: service.local_ports: 70000 is no port; use 1 to 65535, or a range such as \"8000-8100\"",
+            ),
+            (
+                "[[service]]\nname = \"a\"",
+                "g.toml:2: service: `a` has no ports; add remote_ports where this host is the client, local_ports where it serves",
+            ),
+            (
+                "[thresholds]\nlease = \"soon\"",
+                "g.toml:2: thresholds.lease: `soon`: expected number at 0; use a duration such as \"500ms\" or \"2s\"",
+            ),
+            ("[collect]\ninterval = \"1ms\"", "g.toml:2: collect.interval: `1ms` is out of range; use 100ms to 10s"),
+            (
+                "[api]\nlisten = \"0.0.0.0:9464\"",
+                "g.toml:2: api.listen: 0.0.0.0 is not a loopback address; the API has no authentication: use 127.0.0.1 or [::1]",
+            ),
+            ("[limits]\nconnections = 3", "g.toml:2: limits.connections: 3 is out of range; use 256 to 16777216"),
+            ("[paths]\nclient_prefix_v4 = 33", "g.toml:2: paths.client_prefix_v4: 33 bits; an address has 0 to 32"),
+            (
+                "[scope]\nnetwork_namespaces = [\"blue\"]",
+                "g.toml:2: scope.network_namespaces: `blue` is no namespace; use \"all\", \"host\" or a path such as \"/run/netns/blue\"",
+            ),
+            ("[kernel]\nlog = \"loud\"", "g.toml:2: kernel.log: `loud` is no level; use off, warn, info or debug"),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(error(text), expected);
+        }
+        assert!(error("[node\n").starts_with("g.toml:1: "), "{}", error("[node\n"));
+        assert!(error("[limits]\npaths = \"many\"").starts_with("g.toml:2: invalid type"), "{}", error("[limits]\npaths = \"many\""));
+    }
+}

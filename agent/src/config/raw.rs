@@ -1,0 +1,229 @@
+//! The configuration file as it is written: every key, its default, nothing checked beyond its type.
+
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+
+/// One TOML file; every key has a default, unknown keys are refused.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Raw {
+    /// This node.
+    pub node: Node,
+    /// What is watched.
+    pub scope: Scope,
+    /// How addresses become paths where no peer names them.
+    pub paths: Paths,
+    /// Named remote sites, relays or services.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub peer: Vec<Peer>,
+    /// Named services.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub service: Vec<Service>,
+    /// When something hangs, is slow, and how long a verdict holds.
+    pub thresholds: Thresholds,
+    /// Sizes, fixed at start.
+    pub limits: Limits,
+    /// The kernel half.
+    pub kernel: Kernel,
+    /// The collector.
+    pub collect: Collect,
+    /// The local API.
+    pub api: Api,
+}
+
+/// `[node]`
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Node {
+    /// Default: the host name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// `[scope]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Scope {
+    /// `["all"]`, or a list of `"host"` and of paths such as `/run/netns/blue`.
+    pub network_namespaces: Vec<Spanned<String>>,
+}
+
+impl Default for Scope {
+    fn default() -> Self {
+        Self { network_namespaces: vec![Spanned::new(0..0, "all".into())] }
+    }
+}
+
+/// `[paths]`: significant bits of an unnamed remote address.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Paths {
+    /// Destinations, IPv4.
+    pub client_prefix_v4: Spanned<u8>,
+    /// Destinations, IPv6.
+    pub client_prefix_v6: Spanned<u8>,
+    /// Clients, IPv4.
+    pub server_prefix_v4: Spanned<u8>,
+    /// Clients, IPv6.
+    pub server_prefix_v6: Spanned<u8>,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        let bits = |bits| Spanned::new(0..0, bits);
+        Self {
+            client_prefix_v4: bits(32),
+            client_prefix_v6: bits(128),
+            server_prefix_v4: bits(24),
+            server_prefix_v6: bits(48),
+        }
+    }
+}
+
+/// `[[peer]]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// What it is called everywhere.
+    pub name: Spanned<String>,
+    /// Its addresses.
+    pub cidrs: Vec<Spanned<String>>,
+    /// A path for every address.
+    #[serde(default)]
+    pub per_address: bool,
+}
+
+/// `[[service]]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// What it is called everywhere.
+    pub name: Spanned<String>,
+    /// `tcp` or `udp`.
+    #[serde(default = "tcp")]
+    pub transport: Spanned<String>,
+    /// Ports where this host is the client.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remote_ports: Vec<Spanned<Port>>,
+    /// Ports where this host serves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub local_ports: Vec<Spanned<Port>>,
+    /// Whether it answers every client (`false`: log shipping and the like). Default: learned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<bool>,
+}
+
+fn tcp() -> Spanned<String> {
+    Spanned::new(0..0, "tcp".into())
+}
+
+/// `443`, `"443"` or `"8000-8100"`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(untagged)]
+pub enum Port {
+    /// One port.
+    Number(i64),
+    /// One port, or a range.
+    Text(String),
+}
+
+/// `[thresholds]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Thresholds {
+    /// A handshake hangs when it is not complete by this.
+    pub handshake_stall: Spanned<String>,
+    /// A connection hangs when its request has no first byte back by this.
+    pub first_byte_stall: Spanned<String>,
+    /// Smallest increase of a median response time that matters.
+    pub response_slow: Spanned<String>,
+    /// How long a condition stands without fresh bad evidence.
+    pub lease: Spanned<String>,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        let text = |text: &str| Spanned::new(0..0, text.to_owned());
+        Self {
+            handshake_stall: text("1s"),
+            first_byte_stall: text("3s"),
+            response_slow: text("50ms"),
+            lease: text("10s"),
+        }
+    }
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections tracked at once.
+    pub connections: Spanned<u32>,
+    /// Unfinished handshakes of listeners tracked at once.
+    pub half_open: Spanned<u32>,
+    /// Paths counted by themselves in the kernel; the rest is `~other`.
+    pub paths: Spanned<u32>,
+    /// Subjects (path × service × role) published by themselves; the rest is `~other`.
+    pub subjects: Spanned<u32>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let entries = |entries| Spanned::new(0..0, entries);
+        Self {
+            connections: entries(65_536),
+            half_open: entries(16_384),
+            paths: entries(4096),
+            subjects: entries(100),
+        }
+    }
+}
+
+/// `[kernel]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Kernel {
+    /// Programs not to load, by name (`graylag check` lists them).
+    pub disable: Vec<Spanned<String>>,
+    /// Measure the programs' run time; needs `CAP_SYS_ADMIN`, costs some 20 ns a run.
+    pub program_stats: bool,
+    /// Diagnostics of the kernel programs: `off`, `warn`, `info` or `debug`.
+    pub log: Spanned<String>,
+}
+
+impl Default for Kernel {
+    fn default() -> Self {
+        Self { disable: Vec::new(), program_stats: false, log: Spanned::new(0..0, "off".into()) }
+    }
+}
+
+/// `[collect]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Collect {
+    /// Time between two looks at the kernel.
+    pub interval: Spanned<String>,
+}
+
+impl Default for Collect {
+    fn default() -> Self {
+        Self { interval: Spanned::new(0..0, "500ms".into()) }
+    }
+}
+
+/// `[api]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Api {
+    /// Unix socket of the local API; empty for none.
+    pub socket: Spanned<String>,
+    /// Loopback address to serve the same on, e.g. `127.0.0.1:9464`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<Spanned<String>>,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self { socket: Spanned::new(0..0, "/run/graylag/agent.sock".into()), listen: None }
+    }
+}

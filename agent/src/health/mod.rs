@@ -1,0 +1,23 @@
+//! Judgement: samples and time in, verdicts out. No I/O, no clock, no async.
+//!
+//! Detectors are sequential tests ([`cusum`], [`shift`]); [`lifecycle`] turns their alarms into conditions with lease
+//! and recovery; [`blame`] names the culprit from all evidence at once; [`judge`] feeds them tick by tick. Defaults
+//! and their delays and false-alarm rates are in docs/verdicts.md, confirmed by seeded simulation in
+//! `simulation.rs`.
+
+mod blame;
+mod cusum;
+mod drops;
+mod judge;
+mod lifecycle;
+mod settings;
+mod shift;
+#[cfg(test)]
+mod simulation;
+mod stall;
+
+pub use blame::{FirstByteFacts, HandshakeFacts, blame_first_byte, blame_handshake, blame_response};
+pub use cusum::{Bernoulli, Cusum};
+pub use judge::{Judge, Standing};
+pub use settings::{Settings, ShiftSettings};
+pub use shift::Shift;

@@ -1,0 +1,188 @@
+//! Stalls: handshakes and first bytes that do not come, one trial per attempt, counted while they hang.
+
+use std::time::Duration;
+
+use super::{
+    Bernoulli, Cusum, Settings,
+    lifecycle::{Lifecycle, Look},
+};
+use crate::model::{Ages, Distribution, Interval, Phase};
+
+/// A raised condition's evidence is kept to about this many trials, so that it tells of now and not of yesterday.
+const EVIDENCE: u64 = 2000;
+/// Trials after which a learned share replaces the default.
+const LEARNED: u64 = 400;
+/// The learned share forgets by half when it rests on this many trials.
+const HISTORY: u64 = 20_000;
+/// Head-room over the learned share.
+const MARGIN: f64 = 1.5;
+/// The learned share moves `p0` no further than this.
+const HIGHEST_P0: f64 = 0.2;
+/// `p1` is at least this many times `p0`.
+const CONTRAST: f64 = 4.0;
+
+/// What one look says about one kind of stall.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample<'a> {
+    /// Completed in this look.
+    pub completed: &'a Distribution,
+    /// Ended otherwise in this look.
+    pub failed: &'a Distribution,
+    /// Pending now.
+    pub pending: &'a Ages,
+    /// Hangs from this age on.
+    pub bound: Duration,
+}
+
+/// The detector for one subject and kind.
+#[derive(Clone, Debug, Default)]
+pub struct Stall {
+    cusum: Cusum,
+    life: Lifecycle,
+    learned: (u64, u64),
+    /// Stalls pending at the last look.
+    pending: u64,
+    recent: (u64, u64),
+}
+
+impl Stall {
+    /// Takes one look. Trials count only where `judged`. Returns the phase before, where it changed.
+    ///
+    /// An attempt is a stall from the moment it is older than the bound, and once: stalls that ended and the growth of
+    /// those that are pending are added up, so that one which ends only moves. What ends earlier without completing counts from half the bound on
+    /// (callers give up at round numbers, just before it); an answer that is a refusal comes quickly and is no trial.
+    pub fn look(&mut self, settings: &Settings, at: Duration, sample: Sample<'_>, judged: bool) -> Option<Phase> {
+        let slow = sample.completed.at_least(sample.bound);
+        let given_up = sample.failed.at_least(sample.bound / 2);
+        let pending = sample.pending.at_least(sample.bound);
+        let bad = (slow + given_up + pending).saturating_sub(self.pending);
+        self.pending = pending;
+        let good = sample.completed.count() - slow;
+
+        let test = self.test(settings);
+        if !judged {
+            self.learn(good + bad, bad);
+            return None;
+        }
+        let finished = self.cusum.observe(&test, good, bad);
+        let alarm = self.cusum.alarmed(&test);
+        self.cusum.cap(&test);
+        self.recent = (self.recent.0 + good + bad, self.recent.1 + bad);
+        if self.recent.0 > EVIDENCE {
+            self.recent = (self.recent.0 / 2, self.recent.1 / 2);
+        }
+        if self.life.phase() == Phase::Cleared && !alarm {
+            self.learn(finished.0, finished.1);
+        }
+        let look = Look {
+            alarm,
+            bad: bad > 0,
+            any: good + bad > 0,
+            good: good as f64 * test.down() - bad as f64 * test.up(),
+        };
+        let before = self.life.look(settings, at, look)?;
+        match self.life.phase() {
+            Phase::Raised => self.recent = (self.cusum.n, self.cusum.bad),
+            Phase::Recovering => self.cusum.halve(),
+            Phase::Cleared => self.cusum = Cusum::default(),
+        }
+        Some(before)
+    }
+
+    fn learn(&mut self, n: u64, bad: u64) {
+        self.learned = (self.learned.0 + n, self.learned.1 + bad);
+        if self.learned.0 > HISTORY {
+            self.learned = (self.learned.0 / 2, self.learned.1 / 2);
+        }
+    }
+
+    /// The test with the learned share of this subject, frozen while its condition stands.
+    fn test(&self, settings: &Settings) -> Bernoulli {
+        let test = settings.stall;
+        let (n, bad) = self.learned;
+        if n < LEARNED {
+            return test;
+        }
+        let p0 = (MARGIN * bad as f64 / n as f64).clamp(test.p0, HIGHEST_P0.max(test.p0));
+        Bernoulli { p0, p1: test.p1.max(CONTRAST * p0), ..test }
+    }
+
+    /// `(trials, stalls)` of the excursion that raised it and since, or of the recent past.
+    pub const fn evidence(&self) -> (u64, u64) {
+        self.recent
+    }
+
+    /// Whether the recent past suffices to say that the share is normal.
+    pub fn sufficient(&self, settings: &Settings) -> bool {
+        let (n, bad) = self.recent;
+        let interval = Interval::wilson(bad, n);
+        let test = self.test(settings);
+        interval.high < test.p1 || interval.low > test.p1
+    }
+
+    /// Its life.
+    pub const fn life(&self) -> &Lifecycle {
+        &self.life
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(milliseconds: &[u64]) -> Distribution {
+        let mut d = Distribution::default();
+        milliseconds.iter().for_each(|ms| d.record(Duration::from_millis(*ms)));
+        d
+    }
+
+    fn look(stall: &mut Stall, at: u64, completed: &[u64], failed: &[u64], pending: &[u64]) -> Option<Phase> {
+        let (completed, failed) = (of(completed), of(failed));
+        let mut ages = Ages::default();
+        pending.iter().for_each(|ms| ages.push(Duration::from_millis(*ms)));
+        let sample = Sample { completed: &completed, failed: &failed, pending: &ages, bound: Duration::from_secs(1) };
+        stall.look(&Settings::default(), Duration::from_millis(at), sample, true)
+    }
+
+    #[test]
+    fn an_attempt_that_hangs_and_then_ends_counts_once() {
+        let mut stall = Stall::default();
+        look(&mut stall, 0, &[], &[], &[900]);
+        assert_eq!(stall.evidence(), (0, 0));
+        look(&mut stall, 500, &[], &[], &[1400]);
+        look(&mut stall, 1000, &[], &[], &[1900]);
+        assert_eq!(stall.evidence(), (1, 1));
+        look(&mut stall, 1500, &[2400], &[], &[]);
+        assert_eq!(stall.evidence(), (1, 1), "it completed late: the same stall");
+        look(&mut stall, 2000, &[], &[], &[1400]);
+        assert_eq!(stall.evidence(), (2, 2), "the next one is new");
+        look(&mut stall, 2500, &[], &[1900], &[]);
+        assert_eq!(stall.evidence(), (2, 2));
+    }
+
+    #[test]
+    fn a_caller_that_gives_up_just_before_the_bound_counts_a_quick_refusal_does_not() {
+        let mut stall = Stall::default();
+        look(&mut stall, 0, &[], &[999, 2], &[]);
+        assert_eq!(stall.evidence(), (1, 1));
+    }
+
+    #[test]
+    fn all_hanging_is_found_with_the_seventh() {
+        let mut stall = Stall::default();
+        assert_eq!(look(&mut stall, 0, &[], &[], &[1500; 6]), None);
+        assert_eq!(look(&mut stall, 500, &[], &[], &[1500; 7]), Some(Phase::Cleared));
+        assert_eq!(stall.evidence(), (7, 7));
+    }
+
+    #[test]
+    fn a_subject_that_always_had_some_stalls_is_judged_by_its_own_past() {
+        let (mut stall, settings) = (Stall::default(), Settings::default());
+        for _ in 0..1000 {
+            stall.learn(1, 0);
+        }
+        stall.learn(20, 20);
+        let test = stall.test(&settings);
+        assert!((test.p0 - 1.5 * 20.0 / 1020.0).abs() < 1e-9 && test.p1 > 0.11);
+    }
+}
