@@ -19,11 +19,13 @@ use graylag_ebpf::{
 };
 
 pub use naming::{Naming, PeerName, ServiceName, address};
-pub use series::{Series, SeriesSet};
+pub use series::{Ended, Series, SeriesSet};
 
 use crate::{
     collect::{Observation, Usage},
-    model::{Counts, Drops, HostTick, Outcome, Pending, Subject, SubjectTick, Tick, Transport, drops},
+    model::{
+        Counts, Direction, Drops, HostTick, OTHER, Outcome, Path, Pending, Subject, SubjectTick, Tick, Transport, drops,
+    },
 };
 
 /// Ranking of subjects is reviewed this often.
@@ -33,7 +35,9 @@ const REVIEW: Duration = Duration::from_secs(5);
 pub struct Aggregator {
     naming: Naming,
     baselines: HashMap<PathKey, Baseline>,
-    series: SeriesSet,
+    subjects: SeriesSet<Subject>,
+    paths: SeriesSet<Path>,
+    listeners: SeriesSet<Arc<str>>,
     pending_before: HashSet<Subject>,
     longest_waits: BTreeMap<Subject, Duration>,
     host: HostTotals,
@@ -55,13 +59,13 @@ pub struct HostTotals {
     pub drops: BTreeMap<DropKey, u64>,
     /// Receive-buffer drops by service.
     pub udp_receive_buffer: BTreeMap<Arc<str>, u64>,
-    last_drops: HashMap<(String, crate::model::Direction, Transport), u64>,
+    last_drops: HashMap<(String, Direction, Transport), u64>,
     last_udp: HashMap<graylag_ebpf::key::UdpPort, u64>,
     last_host: Option<crate::collect::HostCounters>,
 }
 
 /// What drops are counted by.
-pub type DropKey = (Arc<str>, crate::model::Direction, Transport);
+pub type DropKey = (Arc<str>, Direction, Transport);
 
 /// Share of what should have been seen that was, 0 to 1; `None` where nothing was there to be seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -78,7 +82,9 @@ impl Aggregator {
         Self {
             naming,
             baselines: HashMap::new(),
-            series: SeriesSet::new(limit, at),
+            subjects: SeriesSet::new(limit, at),
+            paths: SeriesSet::new(limit, at),
+            listeners: SeriesSet::new(limit, at),
             pending_before: HashSet::new(),
             longest_waits: BTreeMap::new(),
             host: HostTotals::default(),
@@ -98,8 +104,23 @@ impl Aggregator {
     }
 
     /// Published subjects.
-    pub const fn series(&self) -> &SeriesSet {
-        &self.series
+    pub const fn subjects(&self) -> &SeriesSet<Subject> {
+        &self.subjects
+    }
+
+    /// Published paths, all services and roles of each together.
+    pub const fn paths(&self) -> &SeriesSet<Path> {
+        &self.paths
+    }
+
+    /// Published services of this host, all paths of each together.
+    pub const fn listeners(&self) -> &SeriesSet<Arc<str>> {
+        &self.listeners
+    }
+
+    /// How often something was put into `~other`.
+    pub const fn folded(&self) -> u64 {
+        self.subjects.folded() + self.paths.folded() + self.listeners.folded()
     }
 
     /// Drops of this host.
@@ -139,7 +160,9 @@ impl Aggregator {
 
         let mut counts = self.differences(seen);
         let mut pending = self.pending(seen);
-        self.series.begin(at, elapsed);
+        self.subjects.begin(at, elapsed);
+        self.paths.begin(at, elapsed);
+        self.listeners.begin(at, elapsed);
         let mut subjects = Vec::new();
         let mut names: BTreeSet<Subject> = counts.keys().chain(pending.keys()).cloned().collect();
         names.extend(self.pending_before.drain());
@@ -149,18 +172,29 @@ impl Aggregator {
                 pending: pending.remove(&subject).unwrap_or_default(),
                 subject,
             };
-            self.series.add(&tick.subject, &tick.counts, &tick.pending, since);
+            self.publish(&tick, since);
             if !tick.pending.is_empty() {
                 self.pending_before.insert(tick.subject.clone());
             }
             subjects.push(tick);
         }
-        self.series.end(elapsed, &counts);
+        self.subjects.end(elapsed, &counts);
         if at.saturating_sub(self.reviewed_at) >= REVIEW {
             self.reviewed_at = at;
-            self.series.rank(at, troubled);
+            self.subjects.rank(at, troubled);
+            self.paths.rank(at, &troubled.iter().map(|subject| subject.path.clone()).collect());
+            self.listeners.rank(at, &BTreeSet::new());
         }
         Tick { at, elapsed, late, subjects, host: self.host_tick(seen) }
+    }
+
+    fn publish(&mut self, tick: &SubjectTick, since: Duration) {
+        let SubjectTick { subject, counts, pending } = tick;
+        self.subjects.add(subject, counts, pending, since);
+        self.paths.add(&subject.path, counts, &Pending::default(), since);
+        if subject.role == Role::Server {
+            self.listeners.add(&subject.service, counts, &Pending::default(), since);
+        }
     }
 
     fn differences(&mut self, seen: &Observation) -> BTreeMap<Subject, Counts> {
@@ -177,6 +211,12 @@ impl Aggregator {
         }
         for key in &seen.forgotten {
             self.baselines.remove(key);
+        }
+        if let (Some(now), Some(before)) = (seen.host, self.host.last_host) {
+            if let (Some(now), Some(before)) = (now.listen_overflows, before.listen_overflows) {
+                let other = Subject { path: Path::other(), service: OTHER.into(), role: Role::Server };
+                counts.entry(other).or_default().accept_queue_overflow += now.saturating_sub(before);
+            }
         }
         for over in &seen.expired {
             let counts = counts.entry(self.name(&over.path)).or_default();
@@ -245,7 +285,7 @@ impl Aggregator {
                 tick.packets = Some(now.packets.saturating_sub(before.packets));
                 let receive = |reason: &str, now: u64, before: u64| Drops {
                     reason: reason.into(),
-                    direction: crate::model::Direction::Receive,
+                    direction: Direction::Receive,
                     transport: Transport::Other,
                     packets: now.saturating_sub(before),
                 };

@@ -1,12 +1,16 @@
-//! Which subjects are published by themselves: those in trouble first, then those with most traffic; the rest is one
-//! `~other` to a role. Totals are cumulative from when a subject began to be published, so that no series ever shrinks.
+//! Which subjects are published by themselves: those in trouble first, then those with most traffic; the rest is
+//! `~other`. Totals are cumulative from when a subject began to be published, so that no series ever shrinks.
+//!
+//! Metrics are published by subject, by path or by service; each of the three has a set of its own, for a total over
+//! subjects that come and go would shrink when one goes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
-use crate::model::{Counts, OTHER, Path, Pending, Role, Subject};
+use crate::model::{Counts, OTHER, Path, Pending, Subject};
 
 use super::window::Window;
 
@@ -16,6 +20,30 @@ const CLEARLY_MORE: f64 = 2.0;
 const HALF_LIFE: Duration = Duration::from_secs(60);
 /// How long a series that ended is announced as such, so that every exporter sees it once.
 const ANNOUNCED: Duration = Duration::from_secs(300);
+
+/// What series are told apart by.
+pub trait SeriesKey: Clone + Ord {
+    /// The one that takes this one's place where there is no room for it.
+    fn folded(&self) -> Self;
+}
+
+impl SeriesKey for Subject {
+    fn folded(&self) -> Self {
+        Self { path: Path::other(), service: OTHER.into(), role: self.role }
+    }
+}
+
+impl SeriesKey for Path {
+    fn folded(&self) -> Self {
+        Self::other()
+    }
+}
+
+impl SeriesKey for Arc<str> {
+    fn folded(&self) -> Self {
+        OTHER.into()
+    }
+}
 
 /// One published subject.
 #[derive(Clone, Debug, Default)]
@@ -31,26 +59,37 @@ pub struct Series {
     traffic: f64,
 }
 
-/// All published subjects.
+/// All published subjects, paths or services.
 #[derive(Debug)]
-pub struct SeriesSet {
+pub struct SeriesSet<K> {
     limit: usize,
-    shown: BTreeMap<Subject, Series>,
-    other: [Series; 2],
+    since: Duration,
+    shown: BTreeMap<K, Series>,
+    other: BTreeMap<K, Series>,
     /// Traffic of those that are not shown.
-    hidden: BTreeMap<Subject, f64>,
-    ended: Vec<(Subject, Duration, Duration)>,
+    hidden: BTreeMap<K, f64>,
+    ended: Vec<Ended<K>>,
     folded: u64,
 }
 
-impl SeriesSet {
-    /// Publishes at most `limit` subjects by themselves; totals begin at `at`.
+/// A series that ended.
+#[derive(Clone, Debug)]
+pub struct Ended<K> {
+    /// Whose.
+    pub key: K,
+    /// When its totals began, on the ticks' clock.
+    pub since: Duration,
+    at: Duration,
+}
+
+impl<K: SeriesKey> SeriesSet<K> {
+    /// Publishes at most `limit` by themselves; totals of `~other` begin at `at`.
     pub fn new(limit: usize, at: Duration) -> Self {
-        let other = || Series { since: at, ..Series::default() };
         Self {
             limit,
+            since: at,
             shown: BTreeMap::new(),
-            other: [other(), other()],
+            other: BTreeMap::new(),
             hidden: BTreeMap::new(),
             ended: Vec::new(),
             folded: 0,
@@ -60,7 +99,7 @@ impl SeriesSet {
     /// Begins a look.
     pub fn begin(&mut self, at: Duration, elapsed: Duration) {
         let factor = (-elapsed.as_secs_f64() / HALF_LIFE.as_secs_f64() * std::f64::consts::LN_2).exp();
-        for series in self.shown.values_mut().chain(&mut self.other) {
+        for series in self.shown.values_mut().chain(self.other.values_mut()) {
             series.traffic *= factor;
             series.pending = Pending::default();
         }
@@ -68,99 +107,96 @@ impl SeriesSet {
             *traffic *= factor;
             *traffic > 0.01
         });
-        self.ended.retain(|(_, _, end)| at.saturating_sub(*end) < ANNOUNCED);
+        self.ended.retain(|ended| at.saturating_sub(ended.at) < ANNOUNCED);
     }
 
-    /// Takes what a subject did in a look that began at `since`.
-    pub fn add(&mut self, subject: &Subject, counts: &Counts, pending: &Pending, since: Duration) {
+    /// Takes what happened in a look that began at `since`.
+    pub fn add(&mut self, key: &K, counts: &Counts, pending: &Pending, since: Duration) {
         let traffic = (counts.handshakes() + counts.segments_in + counts.segments_out + counts.response.count()) as f64;
-        let room = self.shown.len() < self.limit;
-        let is_other = &*subject.path.peer == OTHER;
-        let series = if is_other {
-            &mut self.other[subject.role as usize]
-        } else if let Some(shown) = self.shown.get_mut(subject) {
-            shown
-        } else if room {
-            self.hidden.remove(subject);
-            self.shown.entry(subject.clone()).or_insert(Series { since, ..Series::default() })
-        } else {
-            match self.hidden.get_mut(subject) {
-                Some(hidden) => *hidden += traffic,
-                None => {
-                    self.hidden.insert(subject.clone(), traffic);
-                    self.folded += 1;
-                }
-            }
-            &mut self.other[subject.role as usize]
-        };
+        let series = self.place(key, traffic, since);
         series.traffic += traffic;
         series.totals.add(counts);
         series.pending.add(pending);
     }
 
-    /// Ends a look: moves the windows on.
-    pub fn end(&mut self, elapsed: Duration, of_look: &BTreeMap<Subject, Counts>) {
-        for (subject, series) in &mut self.shown {
-            series.window.add(of_look.get(subject), elapsed);
-        }
-        let mut rest = [Counts::default(), Counts::default()];
-        for (subject, counts) in of_look {
-            if !self.shown.contains_key(subject) {
-                rest[subject.role as usize].add(counts);
+    /// Where something is counted: its own series, or `~other`.
+    fn place(&mut self, key: &K, traffic: f64, since: Duration) -> &mut Series {
+        let folded = key.folded();
+        let fresh = |since| Series { since, ..Series::default() };
+        if folded != *key {
+            if self.shown.contains_key(key) || self.shown.len() < self.limit {
+                self.hidden.remove(key);
+                return self.shown.entry(key.clone()).or_insert_with(|| fresh(since));
+            }
+            match self.hidden.get_mut(key) {
+                Some(hidden) => *hidden += traffic,
+                None => {
+                    self.hidden.insert(key.clone(), traffic);
+                    self.folded += 1;
+                }
             }
         }
-        for (series, counts) in self.other.iter_mut().zip(&rest) {
-            series.window.add(Some(counts), elapsed);
+        let since = self.since;
+        self.other.entry(folded).or_insert_with(|| fresh(since))
+    }
+
+    /// Ends a look: moves the windows on.
+    pub fn end(&mut self, elapsed: Duration, of_look: &BTreeMap<K, Counts>) {
+        for (key, series) in &mut self.shown {
+            series.window.add(of_look.get(key), elapsed);
+        }
+        let mut rest: BTreeMap<K, Counts> = BTreeMap::new();
+        for (key, counts) in of_look.iter().filter(|(key, _)| !self.shown.contains_key(*key)) {
+            rest.entry(key.folded()).or_default().add(counts);
+        }
+        for (key, series) in &mut self.other {
+            series.window.add(rest.get(key), elapsed);
         }
     }
 
     /// Lets those in trouble, and those with clearly more traffic, take the place of the least busy.
-    pub fn rank(&mut self, at: Duration, troubled: &BTreeSet<Subject>) {
+    pub fn rank(&mut self, at: Duration, troubled: &BTreeSet<K>) {
         while let Some((newcomer, traffic)) = self.newcomer(troubled) {
-            let least = self
-                .shown
-                .iter()
-                .filter(|(subject, _)| !troubled.contains(*subject))
-                .min_by(|a, b| a.1.traffic.total_cmp(&b.1.traffic))
-                .map(|(subject, series)| (subject.clone(), series.traffic, series.since));
             if self.shown.len() >= self.limit {
-                let Some((subject, least, since)) = least else { return };
+                let least = self
+                    .shown
+                    .iter()
+                    .filter(|(key, _)| !troubled.contains(*key))
+                    .min_by(|a, b| a.1.traffic.total_cmp(&b.1.traffic))
+                    .map(|(key, series)| (key.clone(), series.traffic, series.since));
+                let Some((key, least, since)) = least else { return };
                 if !troubled.contains(&newcomer) && traffic < CLEARLY_MORE * least {
                     return;
                 }
-                self.shown.remove(&subject);
-                self.hidden.insert(subject.clone(), least);
+                self.shown.remove(&key);
+                self.hidden.insert(key.clone(), least);
                 self.folded += 1;
-                self.ended.push((subject, since, at));
+                self.ended.push(Ended { key, since, at });
             }
             self.hidden.remove(&newcomer);
-            self.ended.retain(|(subject, ..)| *subject != newcomer);
+            self.ended.retain(|ended| ended.key != newcomer);
             self.shown.insert(newcomer, Series { since: at, traffic, ..Series::default() });
         }
     }
 
-    fn newcomer(&self, troubled: &BTreeSet<Subject>) -> Option<(Subject, f64)> {
+    fn newcomer(&self, troubled: &BTreeSet<K>) -> Option<(K, f64)> {
         self.hidden
             .iter()
             .max_by(|a, b| troubled.contains(a.0).cmp(&troubled.contains(b.0)).then(a.1.total_cmp(b.1)))
-            .map(|(subject, traffic)| (subject.clone(), *traffic))
+            .map(|(key, traffic)| (key.clone(), *traffic))
     }
 
-    /// Published subjects, `~other` last.
-    pub fn iter(&self) -> impl Iterator<Item = (Subject, &Series)> {
-        let other = [Role::Client, Role::Server].into_iter().zip(&self.other);
-        let other = other.filter(|(_, s)| s.traffic > 0.0 || s.totals.handshakes() > 0 || s.totals.segments_in > 0);
-        let other =
-            other.map(|(role, s)| (Subject { path: Path::other(), service: OTHER.into(), role }, s));
-        self.shown.iter().map(|(subject, series)| (subject.clone(), series)).chain(other)
+    /// What is published, `~other` last.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &Series)> {
+        self.shown.iter().chain(&self.other)
     }
 
-    /// Subjects that were published and no longer are, with the start of their totals: their series end.
-    pub fn ended(&self) -> impl Iterator<Item = (&Subject, Duration)> {
-        self.ended.iter().map(|(subject, since, _)| (subject, *since))
+    /// What was published and no longer is: these series end.
+    pub fn ended(&self) -> &[Ended<K>] {
+        &self.ended
     }
 
-    /// How often a subject was put into `~other`.
+    /// How often something was put into `~other`.
     pub const fn folded(&self) -> u64 {
         self.folded
     }
@@ -169,6 +205,7 @@ impl SeriesSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Role;
 
     fn subject(i: usize) -> Subject {
         Subject { path: Path { peer: format!("p{i}").into(), address: None }, service: "tcp/1".into(), role: Role::Client }
@@ -178,7 +215,7 @@ mod tests {
         Counts { outcomes: [n, 0, 0, 0, 0, 0], ..Counts::default() }
     }
 
-    fn look(set: &mut SeriesSet, at: u64, traffic: &[(usize, u64)]) {
+    fn look(set: &mut SeriesSet<Subject>, at: u64, traffic: &[(usize, u64)]) {
         let (at, elapsed) = (Duration::from_secs(at), Duration::from_secs(1));
         set.begin(at, elapsed);
         for (i, n) in traffic {
@@ -200,7 +237,7 @@ mod tests {
         }
         let left: u64 = set.iter().map(|(_, s)| s.totals.handshakes()).sum();
         assert_eq!(left + shown_total, (1..200).map(|at| 21 + at).sum::<u64>());
-        assert!(set.iter().any(|(s, _)| s == subject(2)), "the busiest is shown");
+        assert!(set.iter().any(|(s, _)| *s == subject(2)), "the busiest is shown");
         assert_eq!(set.iter().count(), 3);
         assert!(set.folded() >= 2);
     }
@@ -210,8 +247,8 @@ mod tests {
         let mut set = SeriesSet::new(2, Duration::ZERO);
         look(&mut set, 1, &[(0, 1000), (1, 1000), (2, 1)]);
         set.rank(Duration::from_secs(1), &BTreeSet::from([subject(2)]));
-        assert!(set.iter().any(|(s, _)| s == subject(2)));
-        assert_eq!(set.ended().count(), 1);
+        assert!(set.iter().any(|(s, _)| *s == subject(2)));
+        assert_eq!(set.ended().len(), 1);
     }
 
     #[test]
@@ -221,6 +258,6 @@ mod tests {
             look(&mut set, at, &[(0, 10), (1, 10), (2, 11), (3, 12)]);
             set.rank(Duration::from_secs(at), &BTreeSet::new());
         }
-        assert_eq!(set.ended().count(), 0);
+        assert_eq!(set.ended().len(), 0);
     }
 }

@@ -3,6 +3,7 @@
 mod condition;
 mod distribution;
 pub mod drops;
+pub mod status;
 mod subject;
 mod tick;
 

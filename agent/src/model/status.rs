@@ -1,0 +1,324 @@
+//! What the local API says: one value for `/v1/status`, the view and `graylag status`; messages for `/v1/watch`.
+//!
+//! Times are RFC 3339; durations and ages are seconds. Every message carries epoch, sequence and `valid_until`: a reader
+//! that hears nothing by then knows nothing any more and must fail open.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Version of these types; changes when a field changes its meaning or goes.
+pub const SCHEMA: u32 = 1;
+
+/// Identity of a message.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Changes with every start of the agent; sequences of two epochs cannot be compared.
+    pub epoch: u64,
+    /// Grows by one with every transition; gaps tell of messages not seen.
+    pub sequence: u64,
+    /// When it was said.
+    pub time: Timestamp,
+    /// Until when it may be relied on.
+    pub valid_until: Timestamp,
+}
+
+/// Everything about this node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Identity.
+    #[serde(flatten)]
+    pub stamp: Stamp,
+    /// Name of the node.
+    pub node: String,
+    /// Version of the agent.
+    pub version: String,
+    /// Release of the running kernel.
+    pub kernel: String,
+    /// Seconds since the agent started.
+    pub uptime: f64,
+    /// Conditions that stand.
+    pub conditions: Vec<ConditionStatus>,
+    /// Subjects: path × service × role.
+    pub subjects: Vec<SubjectStatus>,
+    /// This host's drops, busiest first.
+    pub drops: Vec<DropStatus>,
+    /// Signals: which are there, from how much of the traffic.
+    pub signals: Vec<SignalStatus>,
+    /// Tables of the kernel half.
+    pub maps: Vec<MapStatus>,
+    /// The agent itself.
+    pub agent: AgentStatus,
+}
+
+/// A condition that stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConditionStatus {
+    /// Which.
+    pub name: String,
+    /// About what.
+    pub target: TargetStatus,
+    /// `raised`, `recovering` or `cleared`.
+    pub phase: String,
+    /// Culprit.
+    pub blame: String,
+    /// `high`, or `low` where this host itself was late.
+    pub confidence: String,
+    /// On what grounds.
+    pub evidence: EvidenceStatus,
+    /// When it was raised.
+    pub since: Timestamp,
+    /// Seconds since then.
+    pub age: f64,
+    /// Until when it holds without fresh bad evidence.
+    pub valid_until: Timestamp,
+}
+
+/// What a condition is about; fields are there as they apply.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TargetStatus {
+    /// Peer of the path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// Address of the path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// `client` or `server`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// Drop reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// `transmit` or `receive`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub direction: Option<String>,
+}
+
+/// What a verdict rests on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvidenceStatus {
+    /// Trials.
+    pub n: u64,
+    /// Of these, bad.
+    pub bad: u64,
+    /// 99.9 % interval of the bad share.
+    pub low: f64,
+    /// See `low`.
+    pub high: f64,
+    /// In words.
+    pub text: String,
+}
+
+/// One subject, over the last five to ten seconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SubjectStatus {
+    /// Peer, prefix or `~other`.
+    pub peer: String,
+    /// Address, where each address is a path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Service.
+    pub service: String,
+    /// `client` or `server`.
+    pub role: String,
+    /// `healthy`, `troubled` or `insufficient` (too few trials to say).
+    pub standing: String,
+    /// Handshakes.
+    pub handshake: HandshakeStatus,
+    /// First bytes.
+    pub first_byte: WaitStatus,
+    /// Responses.
+    pub response: WaitStatus,
+    /// Round trips.
+    pub rtt: Quantiles,
+    /// Segments a second, received.
+    pub segments_in: f64,
+    /// Segments a second, sent.
+    pub segments_out: f64,
+    /// Retransmitted segments in the window, by kind.
+    pub retransmitted: RetransmitStatus,
+    /// Connections that a RST ended, in the window.
+    pub resets: u64,
+    /// Handshakes a second, one point a second, oldest first.
+    pub trend: Vec<f32>,
+}
+
+/// Handshakes of a subject.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HandshakeStatus {
+    /// Ended a second.
+    pub rate: f64,
+    /// By outcome, in the window.
+    pub established: u64,
+    /// See `established`.
+    pub refused: u64,
+    /// See `established`.
+    pub reset: u64,
+    /// See `established`.
+    pub timed_out: u64,
+    /// See `established`.
+    pub unreachable: u64,
+    /// See `established`.
+    pub abandoned: u64,
+    /// Under way now.
+    pub pending: u64,
+    /// Of these, stalled.
+    pub stalled: u64,
+    /// Retransmitted SYNs or SYN-ACKs in the window.
+    pub syn_retransmitted: u64,
+    /// Found the accept queue full, in the window.
+    pub accept_queue_overflow: u64,
+    /// Latency.
+    pub latency: Quantiles,
+}
+
+/// Something that is waited for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WaitStatus {
+    /// Completed a second.
+    pub rate: f64,
+    /// Waiting now.
+    pub pending: u64,
+    /// Of these, stalled.
+    pub stalled: u64,
+    /// Longest wait right now, seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longest: Option<f64>,
+    /// Latency.
+    pub latency: Quantiles,
+}
+
+/// Quantiles in seconds; absent where there was nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Quantiles {
+    /// Median.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p50: Option<f64>,
+    /// 99th percentile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p99: Option<f64>,
+}
+
+/// Retransmitted segments by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RetransmitStatus {
+    /// Loss found by acknowledgements.
+    pub fast: u64,
+    /// Timer.
+    pub timeout: u64,
+    /// Tail loss probe.
+    pub tail_loss_probe: u64,
+    /// Taken back.
+    pub spurious: u64,
+}
+
+/// Drops for one reason.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DropStatus {
+    /// The kernel's reason.
+    pub reason: String,
+    /// `host` or `path`.
+    pub side: String,
+    /// `transmit` or `receive`.
+    pub direction: String,
+    /// `tcp`, `udp` or `other`.
+    pub transport: String,
+    /// Since the agent started.
+    pub packets: u64,
+    /// A second, now.
+    pub rate: f64,
+}
+
+/// One signal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SignalStatus {
+    /// Its name.
+    pub name: String,
+    /// Whether a program provides it.
+    pub available: bool,
+    /// Share of what there was to be seen that was seen, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coverage: Option<f64>,
+    /// Why it is missing or only partial.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// One table of the kernel half.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MapStatus {
+    /// Its name.
+    pub name: String,
+    /// Entries in use.
+    pub used: u64,
+    /// Entries there is room for.
+    pub limit: u64,
+    /// Entries that found no room.
+    pub evicted: u64,
+}
+
+/// The agent itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AgentStatus {
+    /// How late the last look was, seconds.
+    pub late: f64,
+    /// Points and records that could not be exported.
+    pub export_dropped: u64,
+    /// Where telemetry goes, where it goes anywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export_to: Option<String>,
+    /// Why the last export failed, where it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export_error: Option<String>,
+    /// Events that could not be told to anybody.
+    pub events_lost: u64,
+}
+
+/// One message of `/v1/watch`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Message {
+    /// The conditions that stand, all of them: first, and after messages were missed.
+    State {
+        /// Identity.
+        #[serde(flatten)]
+        stamp: Stamp,
+        /// Name of the node.
+        node: String,
+        /// The conditions.
+        conditions: Vec<ConditionStatus>,
+    },
+    /// One condition changed its phase.
+    Transition {
+        /// Identity.
+        #[serde(flatten)]
+        stamp: Stamp,
+        /// Phase before.
+        from: String,
+        /// Phase now.
+        to: String,
+        /// The condition as it is now.
+        condition: ConditionStatus,
+    },
+    /// Nothing changed; the last sequence is still the last.
+    Heartbeat {
+        /// Identity.
+        #[serde(flatten)]
+        stamp: Stamp,
+    },
+}
+
+impl Message {
+    /// Its identity.
+    pub const fn stamp(&self) -> &Stamp {
+        match self {
+            Self::State { stamp, .. } | Self::Transition { stamp, .. } | Self::Heartbeat { stamp } => stamp,
+        }
+    }
+}
