@@ -119,6 +119,10 @@ pub struct Conn {
     pub dsack: u32,
     /// SYN retransmissions of this attempt.
     pub syn_retransmitted: u32,
+    /// Last ICMP error of this attempt: an application that reads `SO_ERROR` clears the socket's own.
+    pub soft_error: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 impl Conn {
@@ -249,6 +253,6 @@ mod tests {
         assert_eq!(size_of::<PathRecord>(), 32 + size_of::<PathStats>());
         assert_eq!(size_of::<Waiting>(), 48);
         assert_eq!(size_of::<HalfOpenRecord>(), 40 + size_of::<HalfOpen>());
-        assert_eq!(size_of::<Conn>(), 28 + 4 + 16 + 32 + 16);
+        assert_eq!(size_of::<Conn>(), 28 + 4 + 16 + 32 + 24);
     }
 }

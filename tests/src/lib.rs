@@ -1,0 +1,36 @@
+//! What the end-to-end tests are made of: namespaces as hosts, nft as fault and as ground truth, the agent as users run
+//! it, real servers.
+//!
+//! Everything has a guard that removes it, names carry the process's id, and leftovers of a crashed run are removed by the
+//! next. A test that cannot run fails.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::must_use_candidate)]
+
+pub mod agent;
+pub mod metrics;
+pub mod net;
+pub mod nft;
+pub mod proc;
+pub mod traffic;
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Waits until `probe` gives a value; fails with `what` after `limit`. Limits are generous: the machine is shared.
+#[track_caller]
+pub fn eventually<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = probe() {
+            return value;
+        }
+        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Fails, rather than skips, where these tests cannot run.
+pub fn require_root() {
+    assert!(rustix::process::geteuid().is_root(), "these tests make namespaces and load programs: run them as root");
+}

@@ -7,6 +7,7 @@
 
 use core::ffi::c_void;
 
+use aya_log_ebpf::info;
 use graylag_ebpf::key::{Role, UdpPort};
 
 use super::{
@@ -50,6 +51,7 @@ pub fn adopt(ctx: *mut c_void) -> i32 {
             entry.segments_out = tp.segments_out();
             entry.dsack = tp.dsack_dups();
             maps::insert_conn(sk.id(), &entry);
+            info!((), "adopted a connection, service port {}", entry.path.port);
         }
         _ => {}
     }

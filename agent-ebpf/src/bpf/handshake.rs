@@ -4,6 +4,7 @@
 //! the state, under the socket's lock.
 
 use aya_ebpf::{EbpfContext, macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_log_ebpf::debug;
 use bytemuck::Zeroable;
 use graylag_ebpf::{
     counter::Counter,
@@ -100,11 +101,30 @@ fn attempt_fails(sk: Sock<Direct>) {
         // `connect` failed here: no route, no free port. Nothing was asked of the network.
         maps::count(Counter::NotAttempted);
     } else if let Some(stats) = maps::path(&entry.path, now) {
-        let outcome = Outcome::of_failed_connect(sk.error(), sk.soft_error());
+        let outcome = Outcome::of_failed_connect(sk.error(), entry.soft_error);
         maps::add(&mut stats.outcomes[outcome as usize], 1);
         maps::record(&mut stats.handshake_failed, now - entry.began_ns);
+        debug!((), "handshake to port {}: {} after {} ns", entry.path.port, outcome.name(), now - entry.began_ns);
     }
     maps::remove_conn(sk.id());
+}
+
+/// An ICMP error reached an attempt. Where the caller held the socket just then the kernel only notes it
+/// (`sk_err_soft`), and the caller may have taken it by the time it closes.
+#[btf_tracepoint(function = "inet_sk_error_report")]
+pub fn inet_sk_error_report(ctx: BtfTracePointContext) -> i32 {
+    let sk = Sock::<Direct>::new(argument(ctx.as_ptr(), 0) as *mut _);
+    if sk.state() == state::SYN_SENT {
+        if let Some(entry) = maps::conn(sk.id()) {
+            // Neither is set yet where `ip_icmp_error` reports, and in `SYN_SENT` nothing else does.
+            entry.soft_error = match (sk.error(), sk.soft_error()) {
+                (0, 0) => errno::EHOSTUNREACH,
+                (0, soft) => soft,
+                (hard, _) => hard,
+            };
+        }
+    }
+    0
 }
 
 /// The application closed. Where it still waited for its first byte, it has given up.

@@ -438,13 +438,16 @@ impl Skb {
         // SAFETY: copies that check their addresses; a null pointer reads as zero.
         unsafe {
             let device: *const c_void = self.get(&SKB_DEV);
-            let net: *const c_void = if device.is_null() {
-                let socket: *const c_void = self.get(&SKB_SK);
-                Probe::load(socket, &SKC_NET)
-            } else {
-                Probe::load(device, &DEV_NET)
-            };
-            Probe::load(net, &NET_INUM)
+            if !device.is_null() {
+                let net: *const c_void = Probe::load(device, &DEV_NET);
+                return Probe::load(net, &NET_INUM);
+            }
+            let socket: *const c_void = self.get(&SKB_SK);
+            if !socket.is_null() {
+                let net: *const c_void = Probe::load(socket, &SKC_NET);
+                return Probe::load(net, &NET_INUM);
+            }
+            0
         }
     }
 

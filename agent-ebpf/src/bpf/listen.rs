@@ -6,6 +6,7 @@
 //! other trace than a counter of the whole namespace. For every other packet it costs two loads and a compare.
 
 use aya_ebpf::{macros::cgroup_skb, programs::SkBuffContext};
+use aya_log_ebpf::debug;
 use bytemuck::Zeroable;
 use graylag_ebpf::{
     key::{Role, Tuple},
@@ -76,6 +77,7 @@ fn syn(sk: Sock<Probe>, tuple: &Tuple) {
             };
             maps::add(counter, 1);
         }
+        debug!((), "SYN to port {}: no room, or a cookie (flags {})", tuple.local_port, flags);
         if flags == 0 {
             // No request socket, no timer: nothing is pending on this side.
             maps::insert_cookie(tuple, now);

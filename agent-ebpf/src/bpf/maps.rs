@@ -13,6 +13,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie},
 };
+use aya_log_ebpf::warn;
 use graylag_ebpf::{
     bucket::{self, BUCKETS, Histogram},
     counter::{Counter, Direction, REASONS, Transport, drop_index},
@@ -114,6 +115,7 @@ pub fn path(key: &PathKey, now: u64) -> Option<&'static mut PathStats> {
         Some(found) => found,
         None => {
             count(Counter::PathFull);
+            warn!((), "path table full: service port {} counted as ~other", key.port);
             PATHS.get_ptr_mut(PathKey::other(key.role()))?
         }
     };
@@ -136,6 +138,7 @@ pub fn insert_conn(id: u64, conn: &Conn) {
     count(Counter::ConnectionSeen);
     if CONNS.insert(id, conn, u64::from(BPF_ANY)).is_err() {
         count(Counter::ConnectionFull);
+        warn!((), "connection table full: service port {} not tracked", conn.path.port);
     }
 }
 
@@ -158,6 +161,7 @@ pub fn insert_half_open(tuple: &Tuple, entry: &HalfOpen) {
     count(Counter::HalfOpenSeen);
     if HALF_OPEN.insert(tuple, entry, u64::from(BPF_NOEXIST)).is_err() {
         count(Counter::HalfOpenFull);
+        warn!((), "half-open table full: listening port {} not tracked", tuple.local_port);
     }
 }
 

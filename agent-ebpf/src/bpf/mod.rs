@@ -9,6 +9,7 @@ mod loss;
 mod maps;
 mod path;
 mod payload;
+mod probe;
 mod response;
 mod scan;
 mod segment;

@@ -44,14 +44,16 @@ fn element<K, V>(ctx: *mut c_void) -> Option<(*mut c_void, *const K, *const V)> 
     Some((unsafe { (*meta).seq }, key, value))
 }
 
+/// Whether it was written. Where the buffer is full the reader empties it and the program runs again for this element.
 #[inline(always)]
-fn write<T>(seq: *mut c_void, record: *const T) {
+fn write<T>(seq: *mut c_void, record: *const T) -> bool {
+    const OVERFLOW: i64 = -75;
     // SAFETY: the helper reads size_of::<T>() bytes that the verifier knows to be there.
     let result = unsafe { bpf_seq_write(seq.cast(), record.cast_mut().cast(), size_of::<T>() as u32) };
-    const OVERFLOW: i64 = -75; // the reader comes back with an empty buffer
     if result != 0 && result != OVERFLOW {
         maps::count(Counter::ScanTruncated);
     }
+    result == 0
 }
 
 /// Paths touched since the last pass.

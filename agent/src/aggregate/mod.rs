@@ -59,9 +59,26 @@ pub struct HostTotals {
     pub drops: BTreeMap<DropKey, u64>,
     /// Receive-buffer drops by service.
     pub udp_receive_buffer: BTreeMap<Arc<str>, u64>,
+    rates: BTreeMap<DropKey, f64>,
     last_drops: HashMap<(String, Direction, Transport), u64>,
     last_udp: HashMap<graylag_ebpf::key::UdpPort, u64>,
     last_host: Option<crate::collect::HostCounters>,
+}
+
+impl HostTotals {
+    fn remember_rates(&mut self, tick: &HostTick, elapsed: Duration) {
+        const HALF_LIFE: f64 = 3.0;
+        if elapsed.is_zero() {
+            return;
+        }
+        let keep = (-elapsed.as_secs_f64() / HALF_LIFE * std::f64::consts::LN_2).exp();
+        self.rates.values_mut().for_each(|rate| *rate *= keep);
+        for drops in &tick.drops {
+            let rate = self.rates.entry((drops.reason.clone(), drops.direction, drops.transport)).or_default();
+            *rate += (1.0 - keep) * drops.packets as f64 / elapsed.as_secs_f64();
+        }
+        self.rates.retain(|_, rate| *rate > 0.01);
+    }
 }
 
 /// What drops are counted by.
@@ -128,6 +145,11 @@ impl Aggregator {
         &self.host
     }
 
+    /// Packets a second dropped lately.
+    pub fn drop_rate(&self, key: &DropKey) -> f64 {
+        self.host.rates.get(key).copied().unwrap_or(0.0)
+    }
+
     /// Entries in use.
     pub const fn usage(&self) -> Usage {
         self.usage
@@ -185,7 +207,9 @@ impl Aggregator {
             self.paths.rank(at, &troubled.iter().map(|subject| subject.path.clone()).collect());
             self.listeners.rank(at, &BTreeSet::new());
         }
-        Tick { at, elapsed, late, subjects, host: self.host_tick(seen) }
+        let host = self.host_tick(seen);
+        self.host.remember_rates(&host, elapsed);
+        Tick { at, elapsed, late, subjects, host }
     }
 
     fn publish(&mut self, tick: &SubjectTick, since: Duration) {
@@ -200,6 +224,9 @@ impl Aggregator {
     fn differences(&mut self, seen: &Observation) -> BTreeMap<Subject, Counts> {
         let mut counts: BTreeMap<Subject, Counts> = BTreeMap::new();
         for (key, stats) in &seen.paths {
+            if stats.touched_ns == 0 {
+                continue; // `~other`, and nothing went there
+            }
             let naming = &self.naming;
             let baseline = self.baselines.entry(*key).or_insert_with(|| Baseline {
                 subject: naming.subject(key),

@@ -15,7 +15,7 @@ use graylag_ebpf::{
 pub use host::HostCounters;
 use host::HostReader;
 
-use crate::kernel::{Dropped, Kernel, ProgramState, ProgramTime};
+use crate::kernel::{Dropped, Kernel, ProgramState, ProgramTime, settings::PeerPrefix};
 
 /// Paths untouched for this long are given up where the table gets full.
 const IDLE_PATH: Duration = Duration::from_secs(600);
@@ -99,6 +99,11 @@ impl Collector {
         &self.kernel
     }
 
+    /// Replaces the configured peers.
+    pub fn replace_peers(&mut self, peers: &[PeerPrefix]) -> Result<()> {
+        Ok(self.kernel.replace_peers(peers)?)
+    }
+
     /// Run time of the programs.
     pub fn program_times(&self) -> Vec<ProgramTime> {
         self.kernel.program_times()
@@ -134,6 +139,7 @@ impl Collector {
             }
         }
 
+        self.kernel.flush_log();
         seen.counters = self.kernel.counters()?;
         let scanned = |counter: Counter| seen.counters[counter as usize].wrapping_sub(before[counter as usize]);
         seen.usage.paths = scanned(Counter::ScannedPath);

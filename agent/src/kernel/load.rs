@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, os::fd::AsFd};
 
 use aya::{
     Btf, Ebpf, EbpfLoader, include_bytes_aligned,
-    programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, Iter},
+    programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, FEntry, Iter},
 };
 use graylag_ebpf::offsets::{MISSING, OFFSETS};
 
@@ -62,6 +62,7 @@ pub fn object(settings: &Settings, types: &KernelTypes, offsets: &Offsets) -> Re
     for (name, value) in globals.iter().chain(&offsets.0) {
         loader.override_global(name, value, true);
     }
+    loader.override_global("AYA_LOG_LEVEL", &settings.log_level, true);
     for (map, entries) in settings.limits.maps() {
         loader.map_max_entries(map, entries);
     }
@@ -176,6 +177,14 @@ fn attach_one(
         }
     }
     Ok(())
+}
+
+/// See [`super::Kernel::probe_fentry`].
+pub fn probe_fentry(ebpf: &mut Ebpf) -> Result<(), String> {
+    let btf = Btf::from_sys_fs().map_err(|e| chain(&e))?;
+    let program: &mut FEntry =
+        ebpf.program_mut("probe_fentry").ok_or("not in the kernel object")?.try_into().map_err(|e| chain(&e))?;
+    program.load("tcp_connect", &btf).map_err(|e| chain(&e))
 }
 
 /// Argument positions are not ABI: they are what the running kernel's BTF says, or the program stays out.

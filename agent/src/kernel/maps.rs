@@ -3,7 +3,7 @@
 
 use std::{
     net::IpAddr,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
 
 use aya::{
@@ -58,6 +58,21 @@ pub fn fd<'a>(ebpf: &'a Ebpf, map: &'static str) -> Result<BorrowedFd<'a>, Kerne
     Ok(data.fd().as_fd())
 }
 
+/// Memory of a map in bytes: `memlock` of its descriptor (`bpf_map_show_fdinfo`).
+pub fn memory(map: &Map) -> Option<u64> {
+    let data: &MapData = match map {
+        Map::HashMap(data)
+        | Map::LruHashMap(data)
+        | Map::Array(data)
+        | Map::PerCpuArray(data)
+        | Map::LpmTrie(data)
+        | Map::RingBuf(data) => data,
+        _ => return None,
+    };
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", data.fd().as_fd().as_raw_fd())).ok()?;
+    info.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())
+}
+
 /// An address as the maps hold it.
 pub fn words(address: IpAddr) -> Address {
     match address {
@@ -76,14 +91,26 @@ pub fn insert_other_paths(ebpf: &mut Ebpf) -> Result<(), KernelError> {
     Ok(())
 }
 
+fn peer_key(peer: &PeerPrefix) -> lpm_trie::Key<Raw<Address>> {
+    let bits = u32::from(peer.bits) + if peer.address.is_ipv4() { 96 } else { 0 };
+    lpm_trie::Key::new(bits, Raw(words(peer.address)))
+}
+
 /// Enters the configured peers.
 pub fn insert_peers(ebpf: &mut Ebpf, peers: &[PeerPrefix]) -> Result<(), KernelError> {
     let mut trie = open_mut!(ebpf, "PEERS", LpmTrie<_, Raw<Address>, Raw<Peer>>);
     for peer in peers {
-        let bits = u32::from(peer.bits) + if peer.address.is_ipv4() { 96 } else { 0 };
-        let key = lpm_trie::Key::new(bits, Raw(words(peer.address)));
         let value = Peer { id: peer.id, per_address: u16::from(peer.per_address) };
-        trie.insert(&key, Raw(value), 0).map_err(failed("PEERS"))?;
+        trie.insert(&peer_key(peer), Raw(value), 0).map_err(failed("PEERS"))?;
+    }
+    Ok(())
+}
+
+/// Removes peers that are no longer configured.
+pub fn remove_peers<'a>(ebpf: &mut Ebpf, peers: impl Iterator<Item = &'a PeerPrefix>) -> Result<(), KernelError> {
+    let mut trie = open_mut!(ebpf, "PEERS", LpmTrie<_, Raw<Address>, Raw<Peer>>);
+    for peer in peers {
+        absent_is_fine("PEERS", trie.remove(&peer_key(peer)))?;
     }
     Ok(())
 }

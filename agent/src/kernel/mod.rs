@@ -17,6 +17,7 @@ pub mod settings;
 use std::collections::BTreeMap;
 
 use aya::{Ebpf, programs::Iter};
+use aya_log::EbpfLogger;
 use bytemuck::pod_read_unaligned;
 use graylag_ebpf::{
     counter::{Counter, Direction, REASONS, Transport, drop_of_index},
@@ -28,7 +29,7 @@ pub use cgroup::CgroupRoot;
 pub use error::KernelError;
 pub use load::ProgramState;
 use programs::{PROGRAMS, Program};
-use settings::Settings;
+use settings::{PeerPrefix, Settings};
 
 /// The attached kernel half. Dropping it detaches everything.
 pub struct Kernel {
@@ -37,8 +38,10 @@ pub struct Kernel {
     states: BTreeMap<&'static str, ProgramState>,
     reasons: DropReasons,
     cgroup: Option<CgroupRoot>,
+    peers: Vec<PeerPrefix>,
     adopted: Vec<netns::Unreachable>,
     buffer: Vec<u8>,
+    log: Option<EbpfLogger<&'static dyn log::Log>>,
     _program_stats: Option<std::os::fd::OwnedFd>,
 }
 
@@ -125,18 +128,42 @@ impl Kernel {
         } else {
             None
         };
+        let log = if settings.log_level > 0 {
+            EbpfLogger::init(&mut ebpf)
+                .inspect_err(|e| tracing::warn!("diagnostics of the kernel programs are not read: {e}"))
+                .ok()
+        } else {
+            None
+        };
         let mut kernel = Self {
             ebpf,
+            log,
             iterators,
             states,
             reasons,
             cgroup,
+            peers: settings.peers.clone(),
             adopted: Vec::new(),
             buffer: Vec::new(),
             _program_stats: program_stats,
         };
         kernel.adopted = kernel.adopt_existing(settings);
         Ok(kernel)
+    }
+
+    /// Replaces the configured peers; connections that exist keep their path.
+    pub fn replace_peers(&mut self, peers: &[PeerPrefix]) -> Result<(), KernelError> {
+        let same_prefix = |a: &PeerPrefix, b: &PeerPrefix| (a.address, a.bits) == (b.address, b.bits);
+        let gone = self.peers.iter().filter(|old| !peers.iter().any(|new| same_prefix(old, new)));
+        maps::remove_peers(&mut self.ebpf, gone)?;
+        maps::insert_peers(&mut self.ebpf, peers)?;
+        self.peers = peers.to_vec();
+        Ok(())
+    }
+
+    /// Version of the running kernel: major and minor.
+    pub fn version(&self) -> (u32, u32) {
+        version_of(&std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default())
     }
 
     /// Every program and what became of it, in load order.
@@ -245,6 +272,23 @@ impl Kernel {
         maps::counters(&self.ebpf)
     }
 
+    /// Passes on what the programs logged.
+    pub fn flush_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
+    }
+
+    /// Memory that the maps have taken, bytes, as the kernel accounts for it.
+    pub fn map_memory(&self) -> u64 {
+        self.ebpf.maps().filter_map(|(_, map)| maps::memory(map)).sum()
+    }
+
+    /// Tries to load a program that is never attached: `graylag check` reports what kinds this kernel refuses.
+    pub fn probe_fentry(&mut self) -> Result<(), String> {
+        load::probe_fentry(&mut self.ebpf)
+    }
+
     /// Run time of the attached programs; empty where the kernel does not measure it.
     pub fn program_times(&self) -> Vec<ProgramTime> {
         self.programs()
@@ -273,5 +317,21 @@ impl Kernel {
             let mut pass = program.take_link(link).ok()?.into_file().ok()?;
             std::io::copy(&mut pass, &mut std::io::sink()).ok()
         })
+    }
+}
+
+/// `6.12.3-cloud` → (6, 12); (0, 0) where it is not understood.
+fn version_of(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn releases_are_understood() {
+        assert_eq!(super::version_of("6.12.107+deb13-cloud-amd64"), (6, 12));
+        assert_eq!(super::version_of("5.10.0-32"), (5, 10));
+        assert_eq!(super::version_of(""), (0, 0));
     }
 }

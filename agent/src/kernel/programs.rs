@@ -57,6 +57,29 @@ impl Signal {
     }
 }
 
+impl Signal {
+    /// What it takes: all of these, and of each any one. The first is the signal's core; without one of the others it is
+    /// there but partial.
+    pub const fn needs(self) -> &'static [&'static [&'static str]] {
+        match self {
+            Self::HandshakeClient => &[&["inet_sock_set_state"], &["inet_sk_error_report"]],
+            Self::HandshakeServer => &[&["inet_sock_set_state"], &["listen"]],
+            Self::SynRetransmit => &[&["tcp_retransmit_skb"], &["tcp_retransmit_synack"]],
+            Self::Response => &[
+                &["sk_data_ready", "payload_in"],
+                &["tcp_sendmsg_locked", "sock_send_length", "payload_out"],
+                &["inet_sock_set_state"],
+            ],
+            Self::Loss => &[&["tcp_retransmit_skb"], &["inet_sock_set_state"]],
+            Self::Segments => &[&["inet_sock_set_state"]],
+            Self::Drops => &[&["kfree_skb"]],
+            Self::UdpReceiveBuffer => &[&["udp_fail_queue_rcv_skb"]],
+            Self::Adoption => &[&["adopt"]],
+            Self::Scan => &[&["scan_paths"], &["scan_conns"], &["scan_half_open"]],
+        }
+    }
+}
+
 /// Where a program attaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
@@ -87,8 +110,6 @@ pub struct Program {
     pub name: &'static str,
     /// Where it attaches.
     pub hook: Hook,
-    /// What it provides.
-    pub signals: &'static [Signal],
     /// Structure members it reads, by the names of `graylag_ebpf::offsets`.
     pub members: &'static [&'static str],
     /// Loaded only where none of these programs could be: it does the same for more.
@@ -105,74 +126,70 @@ pub const PROGRAMS: &[Program] = &[
     Program {
         name: "inet_sock_set_state",
         hook: Hook::Tracepoint { name: "inet_sock_set_state", arguments: &["sock *", "int", "int"] },
-        signals: &[Signal::HandshakeClient, Signal::HandshakeServer, Signal::Segments],
         members: &[
             "SKC_FAMILY", "SKC_STATE", "SKC_NUM", "SKC_DPORT", "SKC_DADDR", "SKC_RCV_SADDR", "SKC_V6_DADDR",
-            "SKC_V6_RCV_SADDR", "SKC_NET", "NET_INUM", "SK_PROTOCOL", "SK_ERR", "SK_ERR_SOFT", "SK_SHUTDOWN",
+            "SKC_V6_RCV_SADDR", "SKC_NET", "NET_INUM", "SK_PROTOCOL", "SK_ERR", "SK_SHUTDOWN",
             "TP_SRTT_US", "TP_SEGS_IN", "TP_SEGS_OUT", "TP_DSACK_DUPS",
         ],
         instead_of: &[],
     },
     Program {
+        name: "inet_sk_error_report",
+        hook: Hook::Tracepoint { name: "inet_sk_error_report", arguments: &["sock *"] },
+        members: &["SKC_STATE", "SK_ERR", "SK_ERR_SOFT"],
+        instead_of: &[],
+    },
+    Program {
         name: "listen",
         hook: Hook::CgroupIngress,
-        signals: &[Signal::HandshakeServer],
         members: &["SKC_NET", "NET_INUM", "NET_SYNCOOKIES", "SK_ACK_BACKLOG", "SK_MAX_ACK_BACKLOG", "ICSK_QLEN"],
         instead_of: &[],
     },
     Program {
         name: "tcp_retransmit_skb",
         hook: Hook::Tracepoint { name: "tcp_retransmit_skb", arguments: &["sock *", "sk_buff *"] },
-        signals: &[Signal::SynRetransmit, Signal::Loss],
         members: &["SKC_STATE", "ICSK_CA_STATE", "SKB_CB", "TCP_CB_GSO_SEGS"],
         instead_of: &[],
     },
     Program {
         name: "tcp_retransmit_synack",
         hook: Hook::Tracepoint { name: "tcp_retransmit_synack", arguments: &["sock *", "request_sock *"] },
-        signals: &[Signal::SynRetransmit],
         members: ENDPOINTS,
         instead_of: &[],
     },
     Program {
         name: "sk_data_ready",
         hook: Hook::Tracepoint { name: "sk_data_ready", arguments: &["sock *"] },
-        signals: &[Signal::Response, Signal::Segments],
         members: RESPONSE,
         instead_of: &[],
     },
     Program {
         name: "tcp_sendmsg_locked",
         hook: Hook::Tracepoint { name: "tcp_sendmsg_locked", arguments: &["sock *"] },
-        signals: &[Signal::Response, Signal::Segments],
         members: RESPONSE,
         instead_of: &[],
     },
     Program {
         name: "sock_send_length",
         hook: Hook::Tracepoint { name: "sock_send_length", arguments: &["sock *", "int"] },
-        signals: &[Signal::Response, Signal::Segments],
         members: RESPONSE,
         instead_of: &["tcp_sendmsg_locked"],
     },
     Program {
         name: "payload_in",
         hook: Hook::CgroupIngress,
-        signals: &[Signal::Response, Signal::Segments],
         members: &[],
         instead_of: &["sk_data_ready"],
     },
     Program {
         name: "payload_out",
         hook: Hook::CgroupEgress,
-        signals: &[Signal::Response, Signal::Segments],
         members: &[],
         instead_of: &["tcp_sendmsg_locked", "sock_send_length"],
     },
     Program {
         name: "kfree_skb",
         hook: Hook::Tracepoint { name: "kfree_skb", arguments: &["sk_buff *", "void *", "skb_drop_reason"] },
-        signals: &[Signal::Drops],
         members: &[
             "SKB_HEAD", "SKB_NETWORK_HEADER", "SKB_PROTOCOL", "SKB_IIF", "SKB_DEV", "SKB_SK", "DEV_NET", "SKC_NET",
             "NET_INUM",
@@ -182,14 +199,12 @@ pub const PROGRAMS: &[Program] = &[
     Program {
         name: "udp_fail_queue_rcv_skb",
         hook: Hook::Tracepoint { name: "udp_fail_queue_rcv_skb", arguments: &["int", "sock *"] },
-        signals: &[Signal::UdpReceiveBuffer],
         members: &["SKC_NUM", "SKC_NET", "NET_INUM"],
         instead_of: &[],
     },
     Program {
         name: "adopt",
         hook: Hook::TcpIterator,
-        signals: &[Signal::Adoption],
         members: &[
             "SKC_FAMILY", "SKC_STATE", "SKC_NUM", "SKC_DPORT", "SKC_DADDR", "SKC_V6_DADDR", "SKC_NET", "NET_INUM",
             "TP_SEGS_IN", "TP_SEGS_OUT", "TP_DSACK_DUPS", "TP_BYTES_RECEIVED",
@@ -199,21 +214,18 @@ pub const PROGRAMS: &[Program] = &[
     Program {
         name: "scan_paths",
         hook: Hook::MapIterator { map: "PATHS" },
-        signals: &[Signal::Scan],
         members: &[],
         instead_of: &[],
     },
     Program {
         name: "scan_conns",
         hook: Hook::MapIterator { map: "CONNS" },
-        signals: &[Signal::Scan],
         members: &[],
         instead_of: &[],
     },
     Program {
         name: "scan_half_open",
         hook: Hook::MapIterator { map: "HALF_OPEN" },
-        signals: &[Signal::Scan],
         members: &[],
         instead_of: &[],
     },
@@ -242,6 +254,17 @@ mod tests {
     fn every_offset_has_a_reader() {
         for (offset, _) in OFFSETS {
             assert!(PROGRAMS.iter().any(|p| p.members.contains(offset)), "{offset} is read by no program");
+        }
+    }
+
+    #[test]
+    fn signals_need_programs_that_exist_and_every_program_serves_one() {
+        let needed: Vec<&str> = Signal::ALL.iter().flat_map(|s| s.needs()).flat_map(|any| any.iter()).copied().collect();
+        for name in &needed {
+            assert!(PROGRAMS.iter().any(|p| p.name == *name), "{name}");
+        }
+        for program in PROGRAMS {
+            assert!(needed.contains(&program.name), "{}", program.name);
         }
     }
 

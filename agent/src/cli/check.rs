@@ -1,0 +1,152 @@
+//! `graylag check`: what this kernel and these privileges allow, and what is therefore missing.
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::code;
+use crate::{
+    config::Config,
+    engine::{Availability, Facts, release},
+    kernel::{Kernel, KernelError, ProgramState, privileges, programs::Signal},
+    run,
+};
+
+#[derive(Serialize)]
+struct Report {
+    kernel: String,
+    capabilities: Vec<Item>,
+    environment: Vec<Item>,
+    programs: Vec<Item>,
+    signals: Vec<Item>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    map_memory_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Item {
+    name: String,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+}
+
+impl Item {
+    fn new(name: impl Into<String>, state: &'static str, detail: Option<String>) -> Self {
+        Self { name: name.into(), state, detail }
+    }
+}
+
+/// Loads and attaches everything for a moment, and says what came of it.
+pub fn check(config: Option<&Path>, json: bool) -> Result<u8> {
+    let config = Config::load(config)?;
+    run::check_program_names(&config)?;
+    let settings = run::kernel_settings(&config)?;
+    let mut report = Report {
+        kernel: release(),
+        capabilities: privileges::needed()
+            .into_iter()
+            .map(|(name, held)| Item::new(name, if held { "held" } else { "missing" }, None))
+            .collect(),
+        environment: Vec::new(),
+        programs: Vec::new(),
+        signals: Vec::new(),
+        map_memory_bytes: None,
+        error: None,
+    };
+    let code = match Kernel::start(&settings, crate::model::drops::BENIGN) {
+        Ok(mut kernel) => {
+            let facts = Facts::of(&kernel, config.node.clone(), settings.limits);
+            report.environment = environment(&mut kernel);
+            report.programs = facts.programs.iter().map(|(name, state)| program(name, state)).collect();
+            report.signals = Signal::ALL.iter().map(|signal| self::signal(&facts, *signal)).collect();
+            report.map_memory_bytes = Some(kernel.map_memory());
+            if report.signals.iter().all(|s| s.state == "available") { code::OK } else { code::DEGRADED }
+        }
+        Err(error) => {
+            report.error = Some(error.to_string());
+            match error {
+                KernelError::Map { .. } => code::FAILED,
+                _ => code::IMPOSSIBLE,
+            }
+        }
+    };
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print(&report);
+    }
+    Ok(code)
+}
+
+fn environment(kernel: &mut Kernel) -> Vec<Item> {
+    let cgroup = match kernel.cgroup() {
+        Some(root) if root.is_root => Item::new("cgroup2", "available", Some(root.path.display().to_string())),
+        Some(root) => Item::new(
+            "cgroup2",
+            "partial",
+            Some(format!("{} is not the root: only sockets of this cgroup are seen; mount the host's", root.path.display())),
+        ),
+        None => Item::new("cgroup2", "missing", Some("mount one: mount -t cgroup2 none /sys/fs/cgroup".into())),
+    };
+    let fentry = match kernel.probe_fentry() {
+        Ok(()) => Item::new("fentry", "available", Some("not used".into())),
+        Err(reason) => {
+            let reason = reason.split(". Verifier").next().unwrap_or_default();
+            Item::new("fentry", "refused", Some(format!("not used, costs no signal ({reason})")))
+        }
+    };
+    let kprobes = if Path::new("/sys/bus/event_source/devices/kprobe").exists() {
+        Item::new("kprobes", "available", Some("not used".into()))
+    } else {
+        Item::new("kprobes", "absent", Some("not used, costs no signal".into()))
+    };
+    vec![Item::new("BTF", "available", Some("/sys/kernel/btf/vmlinux".into())), cgroup, fentry, kprobes]
+}
+
+fn program(name: &str, state: &ProgramState) -> Item {
+    match state {
+        ProgramState::Attached => Item::new(name, "attached", None),
+        ProgramState::NotNeeded { by } => Item::new(name, "not needed", Some(format!("{by} does its work"))),
+        ProgramState::Disabled => Item::new(name, "disabled", Some("in the configuration".into())),
+        ProgramState::Unavailable { reason } => Item::new(name, "unavailable", Some(reason.clone())),
+    }
+}
+
+fn signal(facts: &Facts, signal: Signal) -> Item {
+    match facts.availability(signal) {
+        Availability::Full => Item::new(signal.name(), "available", None),
+        Availability::Partial(reason) => Item::new(signal.name(), "partial", Some(reason)),
+        Availability::Missing(reason) => Item::new(signal.name(), "missing", Some(reason)),
+    }
+}
+
+fn print(report: &Report) {
+    println!("kernel {}", report.kernel);
+    for (title, items) in [
+        ("capabilities", &report.capabilities),
+        ("environment", &report.environment),
+        ("programs", &report.programs),
+        ("signals", &report.signals),
+    ] {
+        if !items.is_empty() {
+            println!("\n{title}");
+        }
+        for item in items {
+            println!("  {:24} {:12} {}", item.name, item.state, item.detail.as_deref().unwrap_or(""));
+        }
+    }
+    if let Some(bytes) = report.map_memory_bytes {
+        println!("\nmaps take {:.1} MiB of kernel memory while graylag runs", bytes as f64 / f64::from(1 << 20));
+    }
+    match &report.error {
+        Some(error) => println!("\ngraylag cannot run here: {error}"),
+        None => {
+            let missing = report.signals.iter().filter(|s| s.state != "available").count();
+            println!("\n{} of {} signals fully available", report.signals.len() - missing, report.signals.len());
+        }
+    }
+}

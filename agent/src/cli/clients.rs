@@ -1,0 +1,101 @@
+//! Commands that read a running agent.
+
+use std::{
+    io::Write,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use anyhow::Result;
+
+use crate::{
+    feed::Client,
+    model::status::{ConditionStatus, Message, Status},
+    run, view,
+};
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+/// `graylag top`
+pub fn top(socket: &Path) -> Result<()> {
+    struct Remote {
+        runtime: tokio::runtime::Runtime,
+        client: Client,
+    }
+    impl view::Feed for Remote {
+        fn status(&mut self) -> Result<Status, String> {
+            self.runtime.block_on(self.client.status()).map_err(|error| error.to_string())
+        }
+    }
+    static STOP: AtomicBool = AtomicBool::new(false);
+    let mut remote = Remote { runtime: runtime()?, client: Client::new(socket) };
+    // Without an agent there is nothing to show: say so before the screen is taken.
+    remote.runtime.block_on(remote.client.status())?;
+    run::on_termination(|| STOP.store(true, Ordering::Relaxed))?;
+    view::run(&mut remote, &STOP)?;
+    Ok(())
+}
+
+/// `graylag status`
+pub fn status(socket: &Path, json: bool) -> Result<()> {
+    let status = runtime()?.block_on(Client::new(socket).status())?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&status)?);
+    } else {
+        const WIDTH: u16 = 110;
+        let rows = status.subjects.len().min(60) as u16;
+        print!("{}", view::render_once(&status, WIDTH, 14 + rows + 4 * status.conditions.len().min(20) as u16));
+    }
+    Ok(())
+}
+
+/// `graylag watch`
+pub fn watch(socket: &Path, json: bool) -> Result<()> {
+    let mut out = std::io::stdout();
+    runtime()?.block_on(Client::new(socket).watch(|line, message| {
+        let written = if json {
+            writeln!(out, "{line}")
+        } else {
+            match message {
+                Some(message) => plain(&message).iter().try_for_each(|line| writeln!(out, "{line}")),
+                None => writeln!(out, "{line}"),
+            }
+        };
+        // A closed pipe ends it.
+        written.and_then(|()| out.flush()).is_ok()
+    }))?;
+    Ok(())
+}
+
+fn plain(message: &Message) -> Vec<String> {
+    match message {
+        Message::State { stamp, node, conditions } => {
+            let mut lines = vec![format!("{} {node}: {} conditions stand", stamp.time, conditions.len())];
+            lines.extend(conditions.iter().map(|c| format!("  {}", sentence(&c.phase, c))));
+            lines
+        }
+        Message::Transition { stamp, to, condition, .. } => {
+            vec![format!("{} {}", stamp.time, sentence(to, condition))]
+        }
+        Message::Heartbeat { .. } => Vec::new(),
+    }
+}
+
+/// A condition on one line.
+pub fn sentence(phase: &str, condition: &ConditionStatus) -> String {
+    let target = &condition.target;
+    let parts = [&target.peer, &target.address, &target.service, &target.reason, &target.direction];
+    let about: Vec<&str> = parts.into_iter().flatten().map(String::as_str).collect();
+    let role = target.role.as_ref().map_or(String::new(), |role| format!(" ({role})"));
+    let confidence = if condition.confidence == "low" { ", low confidence" } else { "" };
+    format!(
+        "{} {}: {}{role}; blame {}{confidence}; {}",
+        phase.to_uppercase(),
+        condition.name,
+        about.join(" "),
+        condition.blame,
+        condition.evidence.text
+    )
+}

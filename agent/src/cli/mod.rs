@@ -1,0 +1,179 @@
+//! The command line. Arguments in, exit code out; what commands do is in the rooms.
+
+mod check;
+mod clients;
+
+pub use clients::sentence;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    config::{Config, ConfigError},
+    kernel::KernelError,
+    run, telemetry,
+};
+
+/// Exit codes, as `graylag --help` states them.
+mod code {
+    /// Done; for `check`: everything is available.
+    pub const OK: u8 = 0;
+    /// Something went wrong.
+    pub const FAILED: u8 = 1;
+    /// The command line or the configuration is wrong (2 is clap's own as well).
+    pub const USAGE: u8 = 2;
+    /// `check`: works, with signals missing.
+    pub const DEGRADED: u8 = 3;
+    /// This kernel or these privileges do not allow it at all.
+    pub const IMPOSSIBLE: u8 = 4;
+}
+
+/// eBPF host network health: which destination hangs its handshakes, which accepts and does not speak, which service
+/// slowed down, what this host drops — and whose fault it is.
+#[derive(Parser)]
+#[command(name = "graylag", version, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 done (check: everything available), 1 failed, 2 wrong arguments or configuration,\n\
+    3 (check) works with signals missing, 4 not possible on this kernel or with these privileges.\n\
+    Telemetry goes where the standard OTEL_* variables say; diagnostics go to stderr, as much as RUST_LOG says.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Watch this host: attach, judge, export, serve the local API
+    Run {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// Unix socket of the local API (overrides api.socket; empty: none)
+        #[arg(long, value_name = "PATH")]
+        socket: Option<PathBuf>,
+        /// Show the live terminal view
+        #[arg(long)]
+        view: bool,
+    },
+    /// Live terminal view of a running agent
+    Top {
+        #[command(flatten)]
+        socket: SocketArgument,
+    },
+    /// What a running agent knows, once
+    Status {
+        #[command(flatten)]
+        socket: SocketArgument,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Full state, then transitions as they happen
+    Watch {
+        #[command(flatten)]
+        socket: SocketArgument,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// What this kernel and these privileges allow, and what is therefore missing
+    Check {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// The metric catalog
+    Catalog {
+        /// As JSON
+        #[arg(long, conflicts_with = "markdown")]
+        json: bool,
+        /// As docs/catalog.md
+        #[arg(long, hide = true)]
+        markdown: bool,
+    },
+    /// Check or print the configuration
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Says whether it can be used
+    Check {
+        #[command(flatten)]
+        config: ConfigArgument,
+    },
+    /// Prints it with every default filled in
+    Print {
+        #[command(flatten)]
+        config: ConfigArgument,
+    },
+}
+
+#[derive(Args)]
+struct ConfigArgument {
+    /// Configuration file [default: /etc/graylag/graylag.toml where it exists]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct SocketArgument {
+    /// Unix socket of the agent
+    #[arg(long, value_name = "PATH", default_value = run::DEFAULT_SOCKET)]
+    socket: PathBuf,
+}
+
+/// Runs the command that the process was called with.
+pub fn main() -> ExitCode {
+    let code = match dispatch(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("graylag: {error:#}");
+            code_of(&error)
+        }
+    };
+    ExitCode::from(code)
+}
+
+fn dispatch(command: Command) -> anyhow::Result<u8> {
+    match command {
+        Command::Run { config, socket, view } => {
+            run::run(run::Arguments { config: config.config, socket, view })?;
+        }
+        Command::Top { socket } => clients::top(&socket.socket)?,
+        Command::Status { socket, json } => clients::status(&socket.socket, json)?,
+        Command::Watch { socket, json } => clients::watch(&socket.socket, json)?,
+        Command::Check { config, json } => return check::check(config.config.as_deref(), json),
+        Command::Catalog { json: true, .. } => println!("{:#}", telemetry::json()),
+        Command::Catalog { markdown: true, .. } => print!("{}", telemetry::markdown()),
+        Command::Catalog { .. } => print!("{}", telemetry::plain()),
+        Command::Config { command: ConfigCommand::Check { config } } => {
+            let config = Config::load(config.config.as_deref())?;
+            run::check_program_names(&config)?;
+            println!(
+                "fine: {} peers, {} services, {} connections at most",
+                config.peers.len(),
+                config.services.len(),
+                config.limits.connections
+            );
+        }
+        Command::Config { command: ConfigCommand::Print { config } } => {
+            print!("{}", Config::print(config.config.as_deref())?);
+        }
+    }
+    Ok(code::OK)
+}
+
+fn code_of(error: &anyhow::Error) -> u8 {
+    if error.is::<ConfigError>() {
+        code::USAGE
+    } else if error.is::<KernelError>() {
+        code::IMPOSSIBLE
+    } else {
+        code::FAILED
+    }
+}

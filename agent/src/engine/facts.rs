@@ -1,0 +1,121 @@
+//! What does not change while the agent runs: the node, the kernel, what could be attached.
+
+use graylag_ebpf::counter::Counter;
+
+use crate::{
+    aggregate::{Aggregator, Coverage},
+    kernel::{
+        Kernel, ProgramState,
+        programs::{PROGRAMS, Signal},
+        settings::Limits,
+    },
+    telemetry::AgentFacts,
+};
+
+/// What was found at start.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Name of the node.
+    pub node: String,
+    /// Release of the running kernel.
+    pub kernel: String,
+    /// `(program, state)`, in load order.
+    pub programs: Vec<(&'static str, ProgramState)>,
+    /// Why existing connections of some namespaces are not seen.
+    pub not_adopted: Option<String>,
+    /// Sizes of the maps.
+    pub limits: Option<Limits>,
+}
+
+/// How much of a signal there is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Availability {
+    /// All of it.
+    Full,
+    /// Some of it.
+    Partial(String),
+    /// Nothing.
+    Missing(String),
+}
+
+impl Facts {
+    /// Asks the attached kernel half.
+    pub fn of(kernel: &Kernel, node: String, limits: Limits) -> Self {
+        let unreachable = kernel.not_adopted();
+        let not_adopted = unreachable.first().map(|first| {
+            format!("{} namespaces could not be entered, e.g. {}: {}", unreachable.len(), first.inode, first.reason)
+        });
+        Self {
+            node,
+            kernel: release(),
+            programs: kernel.programs().map(|(program, state)| (program.name, state.clone())).collect(),
+            not_adopted,
+            limits: Some(limits),
+        }
+    }
+
+    /// How much of a signal this host gives.
+    pub fn availability(&self, signal: Signal) -> Availability {
+        for (i, any) in signal.needs().iter().enumerate() {
+            let state = |name: &str| self.programs.iter().find(|(p, _)| *p == name).map(|(_, state)| state);
+            if any.iter().any(|name| state(name) == Some(&ProgramState::Attached)) {
+                continue;
+            }
+            let reason = any
+                .iter()
+                .filter_map(|name| match state(name)? {
+                    ProgramState::Unavailable { reason } => Some(format!("{name}: {reason}")),
+                    ProgramState::Disabled => Some(format!("{name}: disabled in the configuration")),
+                    _ => None,
+                })
+                .collect::<Vec<_>>()
+                .join("; ");
+            return if i == 0 { Availability::Missing(reason) } else { Availability::Partial(reason) };
+        }
+        match (&self.not_adopted, signal) {
+            (Some(reason), Signal::Adoption) => Availability::Partial(reason.clone()),
+            _ => Availability::Full,
+        }
+    }
+
+    /// Share of what there was to be seen that was seen, by signal: 0 where a signal is missing, absent where it is partial in
+    /// a way that nobody can put a number on, or where nothing was there to be seen.
+    pub fn coverage(&self, measured: Coverage) -> Vec<(&'static str, f64)> {
+        let share = |signal: &Signal| {
+            let share = match (self.availability(*signal), signal) {
+                (Availability::Missing(_), _) => 0.0,
+                (Availability::Partial(_), _) => return None,
+                (Availability::Full, Signal::HandshakeServer) => {
+                    measured.connections.unwrap_or(1.0) * measured.half_open.unwrap_or(1.0)
+                }
+                (Availability::Full, Signal::HandshakeClient | Signal::Response | Signal::Loss | Signal::Segments) => {
+                    measured.connections.unwrap_or(1.0)
+                }
+                (Availability::Full, _) => 1.0,
+            };
+            Some((signal.name(), share))
+        };
+        Signal::ALL.iter().filter_map(share).collect()
+    }
+
+    /// `(map, limit, found no room)`.
+    pub fn maps(&self, aggregator: &Aggregator) -> Vec<(&'static str, u64, u64)> {
+        let Some(limits) = self.limits else { return Vec::new() };
+        let evicted = [Counter::PathFull, Counter::ConnectionFull, Counter::HalfOpenFull];
+        let maps = limits.maps().into_iter().zip(evicted);
+        maps.map(|((map, limit), counter)| (map, u64::from(limit), aggregator.counter(counter))).collect()
+    }
+
+    pub(super) fn agent_facts(&self) -> AgentFacts {
+        let attached = |name| self.programs.iter().any(|(p, s)| *p == name && *s == ProgramState::Attached);
+        AgentFacts {
+            programs: PROGRAMS.iter().map(|p| (p.name, attached(p.name))).collect(),
+            ..AgentFacts::default()
+        }
+    }
+}
+
+/// `uname -r`.
+pub fn release() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease").map(|r| r.trim().to_owned()).unwrap_or_default()
+}

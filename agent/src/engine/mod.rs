@@ -1,0 +1,242 @@
+//! Everything the agent knows, behind one lock: the collector's thread puts looks in, the faces read.
+//!
+//! The lock is held to absorb a look or to copy values out, never while anything is sent. Transitions leave through the
+//! return value of [`Engine::absorb`], at once.
+
+mod facts;
+mod report;
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use jiff::{SignedDuration, Timestamp};
+
+pub use facts::{Availability, Facts, release};
+
+use crate::{
+    aggregate::{Aggregator, Naming},
+    collect::Observation,
+    health::{self, Judge},
+    model::{
+        Condition, Target, Transition,
+        status::{Message, SCHEMA, Stamp, Status},
+    },
+    telemetry::{AgentFacts, Known, Point, catalog::Id},
+};
+
+/// A condition that was cleared, or whose blame changed, is published as 0 for this long.
+const CLEARED_FOR: Duration = Duration::from_secs(300);
+/// Most of them kept.
+const MOST_CLEARED: usize = 1000;
+
+/// What happened, in the two forms in which it is told.
+#[derive(Clone, Debug)]
+pub struct Announcement {
+    /// For readers of the local API.
+    pub message: Message,
+    /// For everybody else.
+    pub transition: Transition,
+}
+
+/// The agent's knowledge.
+pub struct Engine {
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    aggregator: Aggregator,
+    judge: Judge,
+    bounds: health::Settings,
+    facts: Facts,
+    agent: AgentFacts,
+    export_to: Option<String>,
+    export_error: Option<String>,
+    cleared: VecDeque<(Duration, Condition)>,
+    epoch: u64,
+    sequence: u64,
+    /// Wall-clock time of the ticks' zero, at start: what series count from must not move when the clock is set.
+    origin: Timestamp,
+    started: Duration,
+    last_look: Option<Duration>,
+    late: Duration,
+    interval: Duration,
+}
+
+impl Engine {
+    /// Knows nothing yet. `now` is the moment on the ticks' clock.
+    pub fn new(
+        facts: Facts,
+        naming: Naming,
+        judge: (health::Settings, std::collections::BTreeMap<std::sync::Arc<str>, bool>),
+        subjects: usize,
+        interval: Duration,
+        now: Duration,
+    ) -> Self {
+        let wall = Timestamp::now();
+        let inner = Inner {
+            aggregator: Aggregator::new(naming, subjects, now),
+            judge: Judge::new(judge.0, judge.1),
+            bounds: judge.0,
+            agent: facts.agent_facts(),
+            facts,
+            export_to: None,
+            export_error: None,
+            cleared: VecDeque::new(),
+            epoch: wall.as_microsecond() as u64,
+            sequence: 0,
+            origin: wall - SignedDuration::try_from(now).unwrap_or_default(),
+            started: now,
+            last_look: None,
+            late: Duration::ZERO,
+            interval,
+        };
+        Self { inner: Mutex::new(inner) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic under the lock would have ended the process (panic = "abort"); in tests the values are still whole.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a look that came `late`. Returns what changed, in order.
+    pub fn absorb(&self, seen: &Observation, late: Duration) -> Vec<Announcement> {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let before: Vec<Condition> = inner.judge.conditions().cloned().collect();
+        let troubled: BTreeSet<_> = before
+            .iter()
+            .filter_map(|c| if let Target::Subject(subject) = &c.key.target { Some(subject.clone()) } else { None })
+            .collect();
+        let tick = inner.aggregator.absorb(seen, late, &troubled);
+        let transitions = inner.judge.observe(&tick);
+        inner.remember_cleared(tick.at, &before);
+        (inner.last_look, inner.late) = (Some(tick.at), late);
+        inner.agent.coverage = inner.facts.coverage(inner.aggregator.coverage());
+        inner.agent.maps = inner.facts.maps(&inner.aggregator);
+        transitions.into_iter().map(|transition| inner.announce(transition)).collect()
+    }
+
+    /// Changes names and bounds; loses no count.
+    pub fn reconfigure(
+        &self,
+        naming: Naming,
+        judge: (health::Settings, std::collections::BTreeMap<std::sync::Arc<str>, bool>),
+    ) {
+        let mut inner = self.lock();
+        inner.aggregator.rename(naming);
+        inner.bounds = judge.0;
+        inner.judge.reconfigure(judge.0, judge.1);
+    }
+
+    /// Tells what became of exports.
+    pub fn set_export(&self, to: Option<String>, dropped: u64, error: Option<String>) {
+        let mut inner = self.lock();
+        (inner.export_to, inner.export_error) = (to, error);
+        inner.agent.export_dropped = dropped;
+    }
+
+    /// Tells the programs' run time: `(program, nanoseconds, runs)`.
+    pub fn set_program_times(&self, times: Vec<(&'static str, u64, u64)>) {
+        self.lock().agent.program_times = times;
+    }
+
+    /// Counts events that could not be told.
+    pub fn count_lost_events(&self, n: u64) {
+        self.lock().agent.events_lost += n;
+    }
+
+    /// Everything, for a person or a program.
+    pub fn status(&self, now: Duration) -> Status {
+        self.lock().status(now)
+    }
+
+    /// The conditions that stand, for a reader that begins to watch.
+    pub fn state(&self, now: Duration) -> Message {
+        let inner = self.lock();
+        let conditions = inner.judge.conditions().map(|c| inner.condition(c, c.phase, now)).collect();
+        Message::State { stamp: inner.stamp(now), node: inner.facts.node.clone(), conditions }
+    }
+
+    /// Nothing new.
+    pub fn heartbeat(&self, now: Duration) -> Message {
+        Message::Heartbeat { stamp: self.lock().stamp(now) }
+    }
+
+    /// Age of the last look; `None` before the first.
+    pub fn age(&self, now: Duration) -> Option<Duration> {
+        self.lock().last_look.map(|at| now.saturating_sub(at))
+    }
+
+    /// Calls `visit` for each metric of the catalog.
+    pub fn visit(&self, visit: &mut dyn FnMut(Id, Vec<Point>)) {
+        for id in Id::ALL {
+            // Locked anew for each: an exporter takes its time between them.
+            let points = self.lock().points(*id);
+            visit(*id, points);
+        }
+    }
+
+    /// Nanoseconds since the Unix epoch of a moment of the ticks' clock.
+    pub fn unix_nanos(&self, at: Duration) -> u64 {
+        u64::try_from(self.lock().wall(at).as_nanosecond()).unwrap_or(0)
+    }
+}
+
+impl Inner {
+    fn points(&self, id: Id) -> Vec<Point> {
+        let cleared: Vec<Condition> = self.cleared.iter().map(|(_, condition)| condition.clone()).collect();
+        let known = Known {
+            aggregate: &self.aggregator,
+            conditions: self.judge.conditions().collect(),
+            cleared: &cleared,
+            agent: &self.agent,
+            handshake_bound: self.bounds.handshake_bound,
+            first_byte_bound: self.bounds.first_byte_bound,
+            started: self.started,
+        };
+        known.points(id)
+    }
+
+    /// A series that said 1 must say 0 before it ends.
+    fn remember_cleared(&mut self, at: Duration, before: &[Condition]) {
+        for old in before {
+            let same = self.judge.conditions().any(|c| c.key == old.key && c.blame == old.blame);
+            if !same {
+                self.cleared.push_back((at, old.clone()));
+            }
+        }
+        let standing: Vec<_> = self.judge.conditions().map(|c| (c.key.clone(), c.blame)).collect();
+        self.cleared.retain(|(since, c)| {
+            at.saturating_sub(*since) < CLEARED_FOR && !standing.contains(&(c.key.clone(), c.blame))
+        });
+        while self.cleared.len() > MOST_CLEARED {
+            self.cleared.pop_front();
+        }
+    }
+
+    fn announce(&mut self, transition: Transition) -> Announcement {
+        self.sequence += 1;
+        let mut stamp = self.stamp(transition.at);
+        stamp.valid_until = self.wall(transition.condition.valid_until);
+        let message = Message::Transition {
+            stamp,
+            from: transition.from.name().into(),
+            to: transition.to.name().into(),
+            condition: self.condition(&transition.condition, transition.to, transition.at),
+        };
+        Announcement { message, transition }
+    }
+
+    fn stamp(&self, now: Duration) -> Stamp {
+        // What is said holds until the next look but two: by then a reader must have heard again.
+        let valid_until = self.wall(now + self.interval * 3 + Duration::from_secs(1));
+        Stamp { schema: SCHEMA, epoch: self.epoch, sequence: self.sequence, time: self.wall(now), valid_until }
+    }
+
+    fn wall(&self, at: Duration) -> Timestamp {
+        self.origin.checked_add(SignedDuration::try_from(at).unwrap_or_default()).unwrap_or(Timestamp::MAX)
+    }
+}

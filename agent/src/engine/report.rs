@@ -1,0 +1,198 @@
+//! The status, put together from what is known.
+
+use std::time::Duration;
+
+use super::{Inner, facts::Availability};
+use crate::{
+    aggregate::Series,
+    health::Standing,
+    kernel::programs::Signal,
+    model::{
+        Condition, Counts, Distribution, Outcome, Phase, Retransmit, Subject, Target, drops,
+        status::{
+            AgentStatus, ConditionStatus, DropStatus, EvidenceStatus, HandshakeStatus, MapStatus, Quantiles,
+            RetransmitStatus, SignalStatus, Status, SubjectStatus, TargetStatus, WaitStatus,
+        },
+    },
+    telemetry::transport_name,
+};
+
+impl Inner {
+    pub(super) fn status(&self, now: Duration) -> Status {
+        Status {
+            stamp: self.stamp(now),
+            node: self.facts.node.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            kernel: self.facts.kernel.clone(),
+            uptime: now.saturating_sub(self.started).as_secs_f64(),
+            conditions: self.judge.conditions().map(|c| self.condition(c, c.phase, now)).collect(),
+            subjects: self.aggregator.subjects().iter().map(|(subject, series)| self.subject(subject, series)).collect(),
+            drops: self.drops(),
+            signals: self.signals(),
+            maps: self.maps(),
+            agent: AgentStatus {
+                late: self.late.as_secs_f64(),
+                export_dropped: self.agent.export_dropped,
+                export_to: self.export_to.clone(),
+                export_error: self.export_error.clone(),
+                events_lost: self.agent.events_lost,
+            },
+        }
+    }
+
+    pub(super) fn condition(&self, condition: &Condition, phase: Phase, now: Duration) -> ConditionStatus {
+        let evidence = &condition.evidence;
+        ConditionStatus {
+            name: condition.key.name.name().into(),
+            target: target(&condition.key.target),
+            phase: phase.name().into(),
+            blame: condition.blame.name().into(),
+            confidence: if evidence.low_confidence { "low" } else { "high" }.into(),
+            evidence: EvidenceStatus {
+                n: evidence.n,
+                bad: evidence.bad,
+                low: evidence.interval.low,
+                high: evidence.interval.high,
+                text: evidence.text.clone(),
+            },
+            since: self.wall(condition.since),
+            age: now.saturating_sub(condition.since).as_secs_f64(),
+            valid_until: self.wall(condition.valid_until),
+        }
+    }
+
+    fn subject(&self, subject: &Subject, series: &Series) -> SubjectStatus {
+        let counts = series.window.counts();
+        let seconds = series.window.length().as_secs_f64();
+        let rate = |n: u64| n as f64 / seconds;
+        let pending = &series.pending;
+        SubjectStatus {
+            peer: subject.path.peer.to_string(),
+            address: subject.path.address.map(|a| a.to_string()),
+            service: subject.service.to_string(),
+            role: subject.role_name().into(),
+            standing: match self.judge.standing(subject) {
+                Standing::Healthy => "healthy",
+                Standing::Troubled => "troubled",
+                Standing::Insufficient => "insufficient",
+            }
+            .into(),
+            handshake: HandshakeStatus {
+                rate: rate(counts.handshakes()),
+                pending: pending.handshake.count(),
+                stalled: pending.handshake.at_least(self.bounds.handshake_bound),
+                ..handshake(&counts)
+            },
+            first_byte: WaitStatus {
+                rate: rate(counts.first_byte.count()),
+                pending: pending.first_byte.count(),
+                stalled: pending.first_byte.at_least(self.bounds.first_byte_bound),
+                longest: None,
+                latency: quantiles(&counts.first_byte),
+            },
+            response: WaitStatus {
+                rate: rate(counts.response.count()),
+                longest: pending.longest_wait.map(|wait| wait.as_secs_f64()),
+                latency: quantiles(&counts.response),
+                ..WaitStatus::default()
+            },
+            rtt: quantiles(&counts.rtt),
+            segments_in: rate(counts.segments_in),
+            segments_out: rate(counts.segments_out),
+            retransmitted: RetransmitStatus {
+                fast: counts.retransmit(Retransmit::Fast),
+                timeout: counts.retransmit(Retransmit::Timeout),
+                tail_loss_probe: counts.retransmit(Retransmit::TailLossProbe),
+                spurious: counts.retransmit(Retransmit::Spurious),
+            },
+            resets: counts.resets,
+            trend: series.window.points().collect(),
+        }
+    }
+
+    fn drops(&self) -> Vec<DropStatus> {
+        let mut drops: Vec<DropStatus> = self
+            .aggregator
+            .host()
+            .drops
+            .iter()
+            .map(|(key @ (reason, direction, transport), packets)| DropStatus {
+                reason: reason.to_string(),
+                side: drops::class(reason).side().into(),
+                direction: direction.name().into(),
+                transport: transport_name(*transport).into(),
+                packets: *packets,
+                rate: self.aggregator.drop_rate(key),
+            })
+            .collect();
+        drops.sort_by(|a, b| b.rate.total_cmp(&a.rate).then(b.packets.cmp(&a.packets)));
+        drops
+    }
+
+    fn signals(&self) -> Vec<SignalStatus> {
+        let status = |signal: &Signal| {
+            let (available, reason) = match self.facts.availability(*signal) {
+                Availability::Full => (true, None),
+                Availability::Partial(reason) => (true, Some(reason)),
+                Availability::Missing(reason) => (false, Some(reason)),
+            };
+            let coverage = self.agent.coverage.iter().find(|(name, _)| *name == signal.name());
+            SignalStatus { name: signal.name().into(), available, coverage: coverage.map(|(_, share)| *share), reason }
+        };
+        Signal::ALL.iter().map(status).collect()
+    }
+
+    fn maps(&self) -> Vec<MapStatus> {
+        let usage = self.aggregator.usage();
+        let used = |name| match name {
+            "PATHS" => usage.paths,
+            "CONNS" => usage.connections,
+            _ => usage.half_open,
+        };
+        let maps = self.agent.maps.iter();
+        maps.map(|(name, limit, evicted)| MapStatus {
+            name: (*name).into(),
+            used: used(*name),
+            limit: *limit,
+            evicted: *evicted,
+        })
+        .collect()
+    }
+}
+
+fn target(target: &Target) -> TargetStatus {
+    match target {
+        Target::Subject(subject) => TargetStatus {
+            peer: Some(subject.path.peer.to_string()),
+            address: subject.path.address.map(|a| a.to_string()),
+            service: Some(subject.service.to_string()),
+            role: Some(subject.role_name().into()),
+            ..TargetStatus::default()
+        },
+        Target::Drops { reason, direction } => TargetStatus {
+            reason: Some(reason.clone()),
+            direction: Some(direction.name().into()),
+            ..TargetStatus::default()
+        },
+    }
+}
+
+fn handshake(counts: &Counts) -> HandshakeStatus {
+    HandshakeStatus {
+        established: counts.outcome(Outcome::Established),
+        refused: counts.outcome(Outcome::Refused),
+        reset: counts.outcome(Outcome::Reset),
+        timed_out: counts.outcome(Outcome::TimedOut),
+        unreachable: counts.outcome(Outcome::Unreachable),
+        abandoned: counts.outcome(Outcome::Abandoned),
+        syn_retransmitted: counts.syn_retransmitted,
+        accept_queue_overflow: counts.accept_queue_overflow,
+        latency: quantiles(&counts.handshake),
+        ..HandshakeStatus::default()
+    }
+}
+
+fn quantiles(distribution: &Distribution) -> Quantiles {
+    let seconds = |q| distribution.quantile(q).map(|d| d.as_secs_f64());
+    Quantiles { p50: seconds(0.5), p99: seconds(0.99) }
+}

@@ -1,0 +1,274 @@
+//! The server side of the local API.
+
+use std::{
+    convert::Infallible,
+    fs, io,
+    net::SocketAddr,
+    os::unix::{fs::PermissionsExt, net::UnixStream},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{
+        IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
+    routing::get,
+};
+use futures_util::{Stream, StreamExt, future, stream};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::{Semaphore, broadcast, watch},
+};
+use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
+
+use super::{Source, prometheus};
+use crate::model::status::Message;
+
+/// Messages kept for a reader that is behind; after that it is cut.
+const BACKLOG: usize = 1024;
+/// Readers of `/v1/watch` at once.
+const WATCHERS: usize = 256;
+/// Who may read the socket: owner and group.
+const SOCKET_MODE: u32 = 0o660;
+
+/// Why the API cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// Another agent answers there.
+    #[error("another graylag answers at {}: stop it, or choose another socket with --socket", .0.display())]
+    InUse(PathBuf),
+    /// Something else is in the way.
+    #[error("{} exists and is no socket: choose another with --socket", .0.display())]
+    NotASocket(PathBuf),
+    /// It cannot be made.
+    #[error("the socket {} cannot be made: {error}; choose another with --socket", path.display())]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The loopback port cannot be had.
+    #[error("api.listen {address}: {error}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// Bound, not yet serving: so that errors come before anything else starts.
+pub struct Listening {
+    unix: Option<(std::os::unix::net::UnixListener, SocketFile)>,
+    tcp: Option<std::net::TcpListener>,
+}
+
+/// Removes the socket when the agent ends.
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+impl Listening {
+    /// Takes the socket and the port. A socket that nobody answers on is a leftover and is replaced.
+    pub fn bind(socket: Option<&Path>, listen: Option<SocketAddr>) -> Result<Self, ServerError> {
+        let unix = socket.map(bind_unix).transpose()?;
+        let tcp = listen
+            .map(|address| {
+                let bound = std::net::TcpListener::bind(address)
+                    .and_then(|l| l.set_nonblocking(true).map(|()| l))
+                    .map_err(|error| ServerError::Listen { address, error });
+                bound
+            })
+            .transpose()?;
+        Ok(Self { unix, tcp })
+    }
+}
+
+fn bind_unix(path: &Path) -> Result<(std::os::unix::net::UnixListener, SocketFile), ServerError> {
+    let failed = |error| ServerError::Socket { path: path.to_owned(), error };
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory).map_err(failed)?;
+    }
+    match fs::symlink_metadata(path) {
+        Ok(found) if !std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) => {
+            return Err(ServerError::NotASocket(path.to_owned()));
+        }
+        Ok(_) if UnixStream::connect(path).is_ok() => return Err(ServerError::InUse(path.to_owned())),
+        Ok(_) => fs::remove_file(path).map_err(failed)?,
+        Err(_) => {}
+    }
+    let listener = std::os::unix::net::UnixListener::bind(path).map_err(failed)?;
+    let file = SocketFile(path.to_owned());
+    fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok((listener, file))
+}
+
+struct Shared {
+    source: Arc<dyn Source>,
+    messages: broadcast::Sender<Arc<Message>>,
+    watchers: Arc<Semaphore>,
+    stop: watch::Receiver<bool>,
+}
+
+/// The running API.
+pub struct Server {
+    messages: broadcast::Sender<Arc<Message>>,
+    stop: watch::Sender<bool>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+    _socket: Option<SocketFile>,
+}
+
+impl Server {
+    /// Serves; inside a tokio runtime.
+    pub fn start(listening: Listening, source: Arc<dyn Source>) -> io::Result<Self> {
+        let (messages, _) = broadcast::channel(BACKLOG);
+        let (stop, stopped) = watch::channel(false);
+        let shared = Arc::new(Shared {
+            source,
+            messages: messages.clone(),
+            watchers: Arc::new(Semaphore::new(WATCHERS)),
+            stop: stopped.clone(),
+        });
+        let router = Router::new()
+            .route("/healthz", get(healthz))
+            .route("/readyz", get(readyz))
+            .route("/metrics", get(metrics))
+            .route("/v1/status", get(status))
+            .route("/v1/watch", get(watching))
+            .with_state(shared);
+        let mut tasks = Vec::new();
+        let mut socket = None;
+        if let Some((listener, file)) = listening.unix {
+            let listener = UnixListener::from_std(listener)?;
+            let (router, stopped) = (router.clone(), stopped.clone());
+            tasks.push(tokio::spawn(async move {
+                let _ = axum::serve(listener, router).with_graceful_shutdown(until(stopped)).await;
+            }));
+            socket = Some(file);
+        }
+        if let Some(listener) = listening.tcp {
+            let listener = TcpListener::from_std(listener)?;
+            tasks.push(tokio::spawn(async move {
+                let _ = axum::serve(listener, router).with_graceful_shutdown(until(stopped)).await;
+            }));
+        }
+        Ok(Self { messages, stop, tasks, _socket: socket })
+    }
+
+    /// Tells every reader of `/v1/watch`; never waits.
+    pub fn tell(&self, message: Message) {
+        // No reader is no error.
+        let _ = self.messages.send(Arc::new(message));
+    }
+
+    /// Ends all readers and the server.
+    pub async fn stop(self) {
+        let _ = self.stop.send(true);
+        for task in self.tasks {
+            let _ = tokio::time::timeout(Duration::from_secs(1), task).await;
+        }
+    }
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+/// 200 while the collector looks at the kernel as often as it should.
+async fn healthz(State(shared): State<Arc<Shared>>) -> Response {
+    let limit = shared.source.stale_after();
+    match shared.source.age() {
+        Some(age) if age > limit => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("the last look at the kernel was {age:.1?} ago\n")).into_response()
+        }
+        _ => "ok\n".into_response(),
+    }
+}
+
+/// 200 once the first look is done and handshakes can be seen.
+async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
+    let why = match (shared.source.age(), shared.source.not_ready()) {
+        (None, _) => "no look at the kernel yet".to_owned(),
+        (Some(_), Some(reason)) => reason,
+        (Some(age), None) if age > shared.source.stale_after() => format!("the last look was {age:.1?} ago"),
+        _ => return "ready\n".into_response(),
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, why + "\n").into_response()
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    let mut text = String::new();
+    shared.source.visit(&mut |id, points| prometheus::write(&mut text, id.metric(), &points));
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+async fn status(State(shared): State<Arc<Shared>>) -> Response {
+    axum::Json(shared.source.status()).into_response()
+}
+
+async fn watching(State(shared): State<Arc<Shared>>) -> Response {
+    let Ok(place) = shared.watchers.clone().try_acquire_owned() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("{WATCHERS} readers are watching already\n")).into_response();
+    };
+    // Subscribed before the state is taken, so that nothing falls between.
+    let messages = BroadcastStream::new(shared.messages.subscribe());
+    let state = shared.source.state();
+    let known = state.stamp().sequence;
+    let following = messages.scan(false, move |over, received| {
+        let next = match received {
+            _ if *over => None,
+            Ok(message) => match &*message {
+                Message::Transition { stamp, .. } if stamp.sequence <= known => Some(None),
+                message => Some(Some(event(message))),
+            },
+            Err(BroadcastStreamRecvError::Lagged(missed)) => {
+                *over = true;
+                Some(Some(cut(missed)))
+            }
+        };
+        future::ready(next)
+    });
+    let first = stream::once(future::ready(event(&state)));
+    let events = first.chain(following.filter_map(future::ready));
+    let events = events.take_until(until(shared.stop.clone()));
+    Sse::new(held(events, place)).keep_alive(KeepAlive::default()).into_response()
+}
+
+/// The stream, holding its place among the readers as long as it lives.
+fn held<S>(events: S, place: tokio::sync::OwnedSemaphorePermit) -> impl Stream<Item = Result<Event, Infallible>>
+where
+    S: Stream<Item = Event>,
+{
+    events.map(move |event| {
+        let _ = &place;
+        Ok(event)
+    })
+}
+
+fn event(message: &Message) -> Event {
+    let stamp = message.stamp();
+    let kind = match message {
+        Message::State { .. } => "state",
+        Message::Transition { .. } => "transition",
+        Message::Heartbeat { .. } => "heartbeat",
+    };
+    let event = Event::default().event(kind).id(format!("{}-{}", stamp.epoch, stamp.sequence));
+    event.json_data(message).unwrap_or_else(|error| Event::default().event("error").data(error.to_string()))
+}
+
+/// A reader that does not keep up is told so and cut: what it missed it gets by coming again.
+fn cut(missed: u64) -> Event {
+    Event::default().event("cut").data(format!("{{\"type\":\"cut\",\"missed\":{missed}}}"))
+}

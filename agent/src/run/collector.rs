@@ -1,0 +1,155 @@
+//! The collector's thread: looks at the kernel on time, whatever the others do, and passes on what changed.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    collect::Collector,
+    engine::{Announcement, Engine},
+    kernel::settings::PeerPrefix,
+};
+
+/// Run times of the programs are read this often.
+const PROGRAM_TIMES_EVERY: Duration = Duration::from_secs(5);
+/// A silent second on the watch is broken by a heartbeat.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
+
+/// What the others may ask of the collector.
+pub enum Request {
+    /// Replace the configured peers.
+    Peers(Vec<PeerPrefix>),
+}
+
+/// Where the collector's news go; none of these may wait.
+pub trait Listener: Send {
+    /// Something changed.
+    fn changed(&mut self, announcement: Announcement);
+    /// Nothing changed for a second.
+    fn unchanged(&mut self);
+}
+
+/// Monotonic time, the kernel programs' clock.
+pub fn now() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// The running thread.
+pub struct Handle {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+    requests: mpsc::Sender<Request>,
+}
+
+impl Handle {
+    /// Starts the thread.
+    pub fn start(
+        collector: Collector,
+        engine: Arc<Engine>,
+        interval: Duration,
+        listener: impl Listener + 'static,
+    ) -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (requests, received) = mpsc::channel();
+        let mut work = Work { collector, engine, interval, listener, failing: false };
+        let stopped = stop.clone();
+        let thread = thread::Builder::new()
+            .name("collector".into())
+            .spawn(move || work.run(&stopped, &received))
+            .context("the collector's thread")?;
+        Ok(Self { stop, thread, requests })
+    }
+
+    /// Asks for something; it is done before the next look.
+    pub fn request(&self, request: Request) {
+        let _ = self.requests.send(request);
+    }
+
+    /// Ends the thread, and with it detaches the kernel half.
+    pub fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.thread().unpark();
+        let _ = self.thread.join();
+    }
+}
+
+struct Work<L> {
+    collector: Collector,
+    engine: Arc<Engine>,
+    interval: Duration,
+    listener: L,
+    failing: bool,
+}
+
+impl<L: Listener> Work<L> {
+    fn run(&mut self, stop: &AtomicBool, requests: &mpsc::Receiver<Request>) {
+        let mut due = now();
+        let (mut times_at, mut heartbeat_at) = (due, due);
+        loop {
+            while now() < due {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                thread::park_timeout(due.saturating_sub(now()));
+            }
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            for request in requests.try_iter() {
+                self.answer(request);
+            }
+            let at = now();
+            self.look(at, at.saturating_sub(due));
+            if at >= times_at {
+                times_at = at + PROGRAM_TIMES_EVERY;
+                let times = self.collector.program_times();
+                self.engine.set_program_times(times.iter().map(|t| (t.name, t.nanoseconds, t.runs)).collect());
+            }
+            if at >= heartbeat_at {
+                heartbeat_at = at + HEARTBEAT_EVERY;
+                self.listener.unchanged();
+            }
+            due += self.interval;
+            if due < now() {
+                due = now() + self.interval; // fell behind: do not try to catch up
+            }
+        }
+    }
+
+    fn look(&mut self, at: Duration, late: Duration) {
+        match self.collector.look(at.as_nanos() as u64) {
+            Ok(seen) => {
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!("looks succeed again");
+                }
+                for announcement in self.engine.absorb(&seen, late) {
+                    self.listener.changed(announcement);
+                }
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::error!("a look at the kernel failed: {error:#}");
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, request: Request) {
+        match request {
+            Request::Peers(peers) => {
+                if let Err(error) = self.collector.replace_peers(&peers) {
+                    tracing::error!("the new peers could not be entered: {error:#}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! `graylag run`: puts the rooms together.
+//!
+//! Order matters: the socket is taken before the kernel is touched, so that a second agent fails at once; capabilities
+//! are given up before the first thread starts, for they belong to threads; the collector has a thread of its own, so that
+//! it is late for nobody.
+
+mod collector;
+mod faces;
+mod logging;
+mod settings;
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    iterator::Signals,
+};
+
+pub use settings::{check_program_names, kernel_settings};
+
+use crate::{
+    collect::Collector,
+    config::Config,
+    engine::{Availability, Engine, Facts},
+    export,
+    feed::{Listening, Server},
+    kernel::{Kernel, privileges, programs::Signal},
+    model::drops,
+    view,
+};
+use collector::{Handle, Request, now};
+use faces::{Faces, Told};
+
+/// Where the local API is unless told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/graylag/agent.sock";
+/// How long the last telemetry may take to leave.
+const LAST_EXPORT: Duration = Duration::from_secs(3);
+
+/// Arguments of `graylag run`.
+pub struct Arguments {
+    /// Configuration file.
+    pub config: Option<PathBuf>,
+    /// Socket of the local API, over the configuration's; empty for none.
+    pub socket: Option<PathBuf>,
+    /// Whether to show the view.
+    pub view: bool,
+}
+
+/// Runs the agent until it is told to stop.
+pub fn run(arguments: Arguments) -> Result<()> {
+    let config = Config::load(arguments.config.as_deref())?;
+    check_program_names(&config)?;
+    let exporting = export::Settings::from_env()?;
+    let log = logging::start(arguments.view);
+    let outcome = Agent::start(&arguments, config, exporting).and_then(|agent| agent.until_stopped(&arguments));
+    log.print();
+    outcome
+}
+
+struct Agent {
+    config: Config,
+    ids: settings::PeerIds,
+    engine: Arc<Engine>,
+    collector: Handle,
+    runtime: tokio::runtime::Runtime,
+    server: Arc<Server>,
+    exporter: Option<Arc<export::Handle>>,
+    signals: Signals,
+}
+
+impl Agent {
+    fn start(arguments: &Arguments, config: Config, exporting: Option<export::Settings>) -> Result<Self> {
+        let socket = arguments.socket.clone().or_else(|| config.socket.clone()).filter(|p| !p.as_os_str().is_empty());
+        let listening = Listening::bind(socket.as_deref(), config.listen)?;
+        let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("signal handlers")?;
+
+        let mut ids = settings::PeerIds::default();
+        let mut kernel_settings = kernel_settings(&config)?;
+        kernel_settings.peers = ids.prefixes(&config);
+        let kernel = Kernel::start(&kernel_settings, drops::BENIGN)?;
+        let kept = privileges::drop_after_attach(kernel.version()).context("giving up capabilities")?;
+        tracing::debug!("capabilities kept: {kept:?}");
+        let facts = Facts::of(&kernel, config.node.clone(), kernel_settings.limits);
+        say_what_is_missing(&facts);
+        let collector = Collector::new(kernel, config.limits.paths);
+
+        let engine = Arc::new(Engine::new(
+            facts.clone(),
+            ids.naming(&config),
+            settings::judge_settings(&config),
+            config.limits.subjects as usize,
+            config.interval,
+            now(),
+        ));
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("faces")
+            .enable_all()
+            .build()
+            .context("tokio runtime")?;
+        let guard = runtime.enter();
+        let faces = Arc::new(Faces::new(engine.clone(), facts.clone(), config.interval));
+        let server = Arc::new(Server::start(listening, faces.clone()).context("the local API")?);
+        let exporter = exporting
+            .map(|settings| export::start(settings, &config.node, faces.clone()).map(Arc::new))
+            .transpose()?;
+        drop(guard);
+        if let Some(exporter) = &exporter {
+            faces::announce_missing(&facts, exporter);
+        }
+        let told = Told::new(
+            engine.clone(),
+            server.clone(),
+            exporter.clone(),
+            // Somebody must hear of it: where there is neither view nor OTLP, standard output.
+            !arguments.view && exporter.is_none(),
+        );
+        let collector = Handle::start(collector, engine.clone(), config.interval, told)?;
+        Ok(Self { config, ids, engine, collector, runtime, server, exporter, signals })
+    }
+
+    fn until_stopped(mut self, arguments: &Arguments) -> Result<()> {
+        let outcome = if arguments.view { self.show() } else { self.wait(arguments) };
+        self.collector.stop();
+        let server = self.server;
+        let exporter = self.exporter;
+        self.runtime.block_on(async {
+            if let Some(exporter) = exporter {
+                exporter.shutdown(LAST_EXPORT).await;
+            }
+            if let Ok(server) = Arc::try_unwrap(server) {
+                server.stop().await;
+            }
+        });
+        outcome
+    }
+
+    /// The view, until it is left or the process is told to stop.
+    fn show(&mut self) -> Result<()> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let signals = self.signals.handle();
+        let thread = std::thread::Builder::new().name("signals".into()).spawn({
+            let stop = stop.clone();
+            let mut signals = std::mem::replace(&mut self.signals, Signals::new([SIGHUP]).context("signal handlers")?);
+            move || {
+                if signals.forever().any(|signal| signal != SIGHUP) {
+                    stop.store(true, Ordering::Relaxed);
+                }
+            }
+        })?;
+        let shown = view::run(&mut faces::Local(self.engine.clone()), &stop);
+        signals.close();
+        let _ = thread.join();
+        shown.or_else(|error| match error.kind() {
+            // Asked for without a terminal: the agent is of use all the same.
+            io::ErrorKind::Unsupported => Err(error).context("--view"),
+            _ => Err(error.into()),
+        })
+    }
+
+    fn wait(&mut self, arguments: &Arguments) -> Result<()> {
+        let handle = self.signals.handle();
+        let signals = std::mem::replace(&mut self.signals, Signals::new([SIGHUP]).context("signal handlers")?);
+        let mut signals = signals;
+        for signal in signals.forever() {
+            if signal == SIGHUP {
+                self.reload(arguments);
+            } else {
+                break;
+            }
+        }
+        handle.close();
+        Ok(())
+    }
+
+    /// Reads the configuration again. Where it is wrong the old one stays.
+    fn reload(&mut self, arguments: &Arguments) {
+        let new = Config::load(arguments.config.as_deref())
+            .map_err(anyhow::Error::from)
+            .and_then(|config| check_program_names(&config).map(|()| config));
+        let new = match new {
+            Ok(new) => new,
+            Err(error) => return tracing::error!("the configuration is not reloaded: {error:#}"),
+        };
+        let fixed = settings::needs_restart(&self.config, &new);
+        if !fixed.is_empty() {
+            tracing::warn!("changes of {} take a restart", fixed.join(", "));
+        }
+        self.collector.request(Request::Peers(self.ids.prefixes(&new)));
+        self.engine.reconfigure(self.ids.naming(&new), settings::judge_settings(&new));
+        tracing::info!("configuration reloaded: {} peers, {} services", new.peers.len(), new.services.len());
+        self.config = new;
+    }
+}
+
+fn say_what_is_missing(facts: &Facts) {
+    for signal in Signal::ALL {
+        match facts.availability(signal) {
+            Availability::Full => {}
+            Availability::Partial(reason) => tracing::warn!("{} is only partly available: {reason}", signal.name()),
+            Availability::Missing(reason) => tracing::warn!("{} is not available: {reason}", signal.name()),
+        }
+    }
+}
+
+/// Calls `act` when the process is told to stop.
+pub fn on_termination(act: impl Fn() + Send + 'static) -> Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM]).context("signal handlers")?;
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        for _ in signals.forever() {
+            act();
+        }
+    })?;
+    Ok(())
+}

@@ -1,0 +1,180 @@
+//! From the configuration to the settings of each room.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::Path,
+    sync::Arc,
+};
+
+use anyhow::{Result, bail};
+
+use crate::{
+    aggregate::{Naming, PeerName, ServiceName},
+    config::{Config, ConfigError, KernelLog, Namespace},
+    health,
+    kernel::{
+        netns,
+        programs::PROGRAMS,
+        settings::{Limits, PeerPrefix, Prefixes, Settings},
+    },
+    model::Role,
+};
+
+/// Identifiers by which the kernel knows peers: a name keeps its own over reloads, so that what is counted under it stays
+/// under it.
+#[derive(Debug, Default)]
+pub struct PeerIds {
+    ids: HashMap<String, u16>,
+}
+
+impl PeerIds {
+    fn of(&mut self, name: &str) -> u16 {
+        let next = self.ids.len() as u16 + 1;
+        *self.ids.entry(name.to_owned()).or_insert(next)
+    }
+
+    /// Prefixes of all peers, for the kernel.
+    pub fn prefixes(&mut self, config: &Config) -> Vec<PeerPrefix> {
+        let mut prefixes = Vec::new();
+        for peer in &config.peers {
+            let id = self.of(&peer.name);
+            let per_address = peer.per_address;
+            prefixes.extend(peer.cidrs.iter().map(|(address, bits)| PeerPrefix {
+                address: *address,
+                bits: *bits,
+                id,
+                per_address,
+            }));
+        }
+        prefixes
+    }
+
+    /// Names of peers and services.
+    pub fn naming(&mut self, config: &Config) -> Naming {
+        let peers = config
+            .peers
+            .iter()
+            .map(|p| (self.of(&p.name), PeerName { name: p.name.as_str().into(), per_address: p.per_address }))
+            .collect();
+        let services = config
+            .services
+            .iter()
+            .map(|s| ServiceName {
+                name: s.name.as_str().into(),
+                transport: s.transport,
+                role: if s.is_server { Role::Server } else { Role::Client },
+                ports: s.ports.clone(),
+            })
+            .collect();
+        Naming { peers, services }
+    }
+}
+
+/// Settings of the kernel half, without peers.
+pub fn kernel_settings(config: &Config) -> Result<Settings> {
+    let [client_v4, client_v6, server_v4, server_v6] = config.prefixes;
+    let namespaces = config.namespaces.as_ref().map(|names| names.iter().map(inode).collect()).transpose()?;
+    Ok(Settings {
+        netns: namespaces,
+        prefixes: Prefixes { client_v4, client_v6, server_v4, server_v6 },
+        limits: Limits {
+            paths: config.limits.paths,
+            connections: config.limits.connections,
+            half_open: config.limits.half_open,
+        },
+        peers: Vec::new(),
+        disabled: config.disabled_programs.iter().cloned().collect(),
+        log_level: match config.kernel_log {
+            KernelLog::Off => 0,
+            KernelLog::Warn => 2,
+            KernelLog::Info => 3,
+            KernelLog::Debug => 4,
+        },
+        program_stats: config.program_stats,
+    })
+}
+
+fn inode(namespace: &Namespace) -> Result<u32> {
+    let path = match namespace {
+        Namespace::Host => Path::new("/proc/self/ns/net"),
+        Namespace::Path(path) => path,
+    };
+    netns::inode(path).map_err(|error| {
+        let problem = format!("{}: {error}", path.display());
+        let remedy = "name a namespace that exists when graylag starts".to_owned();
+        ConfigError { path: None, line: 0, field: "scope.network_namespaces".into(), problem, remedy }.into()
+    })
+}
+
+/// Settings of the judge, and which services' silence is declared meaningful.
+pub fn judge_settings(config: &Config) -> (health::Settings, BTreeMap<Arc<str>, bool>) {
+    let mut settings = health::Settings {
+        handshake_bound: config.thresholds.handshake_stall,
+        first_byte_bound: config.thresholds.first_byte_stall,
+        lease: config.thresholds.lease,
+        ..health::Settings::default()
+    };
+    settings.shift.least = config.thresholds.response_slow;
+    let declared =
+        config.services.iter().filter_map(|s| Some((s.name.as_str().into(), s.answers?))).collect();
+    (settings, declared)
+}
+
+/// Names of programs in the configuration must be names of programs.
+pub fn check_program_names(config: &Config) -> Result<()> {
+    let known: BTreeSet<&str> = PROGRAMS.iter().map(|p| p.name).collect();
+    if let Some(unknown) = config.disabled_programs.iter().find(|name| !known.contains(name.as_str())) {
+        let problem = format!("`{unknown}` is no program");
+        let remedy = format!("use one of {}", known.into_iter().collect::<Vec<_>>().join(", "));
+        bail!(ConfigError { path: None, line: 0, field: "kernel.disable".into(), problem, remedy });
+    }
+    Ok(())
+}
+
+/// What differs between two configurations that a reload cannot change.
+pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    [
+        ("node", old.node != new.node),
+        ("scope", old.namespaces != new.namespaces),
+        ("paths", old.prefixes != new.prefixes),
+        ("limits", old.limits != new.limits),
+        ("kernel", old.disabled_programs != new.disabled_programs || old.program_stats != new.program_stats),
+        ("kernel.log", old.kernel_log != new.kernel_log),
+        ("collect", old.interval != new.interval),
+        ("api", old.socket != new.socket || old.listen != new.listen),
+    ]
+    .into_iter()
+    .filter_map(|(field, differs)| differs.then_some(field))
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_keeps_its_identifier_over_reloads() {
+        let config = |names: &[&str]| {
+            let peer = |n: &&str| format!("[[peer]]\nname = \"{n}\"\ncidrs = [\"10.{}.0.0/16\"]\n", n.len());
+            Config::parse(&names.iter().map(peer).collect::<String>(), None).unwrap()
+        };
+        let mut ids = PeerIds::default();
+        assert_eq!(ids.prefixes(&config(&["a", "bb"])).iter().map(|p| p.id).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(ids.prefixes(&config(&["ccc", "bb"])).iter().map(|p| p.id).collect::<Vec<_>>(), [3, 2]);
+        assert_eq!(ids.naming(&config(&["bb"])).peers[&2].name.as_ref(), "bb");
+    }
+
+    #[test]
+    fn unknown_programs_are_refused() {
+        let config = Config::parse("[kernel]\ndisable = [\"listen\", \"nosuch\"]", None).unwrap();
+        let error = check_program_names(&config).unwrap_err().to_string();
+        assert!(error.starts_with("kernel.disable: `nosuch` is no program; use one of adopt, "), "{error}");
+    }
+
+    #[test]
+    fn reload_tells_what_it_cannot_change() {
+        let config = |text| Config::parse(text, None).unwrap();
+        let new = config("[limits]\npaths = 100\n[thresholds]\nlease = \"5s\"");
+        assert_eq!(needs_restart(&config(""), &new), ["limits"]);
+    }
+}
