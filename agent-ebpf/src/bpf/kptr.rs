@@ -29,6 +29,10 @@ macro_rules! globals {
 }
 for_each_offset!(globals);
 
+/// 1: full at `sk_max_ack_backlog` entries, 0: at one more. Tried by the agent before it loads this.
+#[unsafe(no_mangle)]
+static REQUEST_QUEUE_FULL_AT_BACKLOG: Global<u32> = Global::new(0);
+
 const AF_INET: u16 = 2;
 /// `IPPROTO_TCP`.
 pub const TCP: u8 = 6;
@@ -303,10 +307,11 @@ impl<L: Load> Sock<L> {
         self.get::<u32>(&SK_ACK_BACKLOG) > self.get::<u32>(&SK_MAX_ACK_BACKLOG)
     }
 
-    /// `inet_csk_reqsk_queue_is_full` of a listener.
+    /// `inet_csk_reqsk_queue_is_full` of a listener, whose comparison differs from kernel to kernel.
     #[inline(always)]
     pub fn request_queue_full(&self) -> bool {
-        self.get::<u32>(&ICSK_QLEN) >= self.get::<u32>(&SK_MAX_ACK_BACKLOG)
+        let (length, backlog) = (self.get::<u32>(&ICSK_QLEN), self.get::<u32>(&SK_MAX_ACK_BACKLOG));
+        length > backlog || (length == backlog && REQUEST_QUEUE_FULL_AT_BACKLOG.load() != 0)
     }
 
     /// `icsk_ca_state`, the low five bits of its byte.

@@ -11,6 +11,7 @@ use graylag_ebpf::offsets::{MISSING, OFFSETS};
 use super::{
     KernelError,
     btf::KernelTypes,
+    calibrate,
     cgroup::CgroupRoot,
     error::chain,
     iterator::MapIterator,
@@ -47,12 +48,14 @@ pub fn object(settings: &Settings, types: &KernelTypes, offsets: &Offsets) -> Re
         types.tracepoint("tcp_retransmit_skb").and_then(|a| a.get(2).cloned()).as_deref() == Some("int"),
     );
     let scoped = u32::from(settings.netns.is_some());
+    let full_at_backlog = u32::from(calibrate::request_queue_full_at_backlog().unwrap_or(false));
     let prefixes = settings.prefixes;
     let v4 = |bits: u8| u32::from(bits) + 96;
     let globals = [
         ("SCOPED", scoped),
         ("DROPS_SCOPED", scoped),
         ("RETRANSMIT_HAS_ERROR", retransmit_has_error),
+        ("REQUEST_QUEUE_FULL_AT_BACKLOG", full_at_backlog),
         ("PREFIX_CLIENT_V4", v4(prefixes.client_v4)),
         ("PREFIX_CLIENT_V6", u32::from(prefixes.client_v6)),
         ("PREFIX_SERVER_V4", v4(prefixes.server_v4)),

@@ -4,6 +4,7 @@
 //! the iterators shall emit and the removal of what is over.
 
 mod btf;
+mod calibrate;
 mod cgroup;
 mod error;
 mod iterator;
