@@ -121,8 +121,10 @@ pub struct Conn {
     pub syn_retransmitted: u32,
     /// Last ICMP error of this attempt: an application that reads `SO_ERROR` clears the socket's own.
     pub soft_error: u32,
+    /// Remote port, host order: with the state it tells whether the socket is still the same.
+    pub remote_port: u16,
     /// Zero.
-    pub reserved: u32,
+    pub reserved: u16,
 }
 
 impl Conn {
@@ -140,19 +142,11 @@ impl Conn {
         }
     }
 
-    /// The record of it for user space, where it waits for one of `kinds`.
+    /// The record of that for user space; `id` is its key.
     #[inline(always)]
-    pub const fn waiting(&self, kinds: u32) -> Option<Waiting> {
-        match self.waits() {
-            Some((kind, since_ns)) if kind & kinds != 0 => Some(Waiting {
-                path: self.path,
-                kind,
-                since_ns,
-                syn_retransmitted: self.syn_retransmitted,
-                reserved: 0,
-            }),
-            _ => None,
-        }
+    pub const fn waiting_for(&self, id: u64, kind: u32, since_ns: u64) -> Waiting {
+        let syn_retransmitted = self.syn_retransmitted;
+        Waiting { path: self.path, kind, id, since_ns, syn_retransmitted, reserved: 0 }
     }
 }
 
@@ -192,6 +186,8 @@ pub mod waiting {
     pub const FIRST_BYTE: u32 = 1 << 1;
     /// First byte of a later answer.
     pub const RESPONSE: u32 = 1 << 2;
+    /// Nothing: its socket is gone, and the event that should have ended it was missed.
+    pub const STALE: u32 = 1 << 3;
 }
 
 /// Emitted by the iterator over connections: one that waits for something.
@@ -202,6 +198,8 @@ pub struct Waiting {
     pub path: PathKey,
     /// One bit of [`waiting`].
     pub kind: u32,
+    /// Key of the connection.
+    pub id: u64,
     /// Since when, monotonic nanoseconds.
     pub since_ns: u64,
     /// SYN retransmissions so far.
@@ -251,7 +249,7 @@ mod tests {
     #[test]
     fn records_have_no_holes() {
         assert_eq!(size_of::<PathRecord>(), 32 + size_of::<PathStats>());
-        assert_eq!(size_of::<Waiting>(), 48);
+        assert_eq!(size_of::<Waiting>(), 56);
         assert_eq!(size_of::<HalfOpenRecord>(), 40 + size_of::<HalfOpen>());
         assert_eq!(size_of::<Conn>(), 28 + 4 + 16 + 32 + 24);
     }

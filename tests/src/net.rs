@@ -87,8 +87,18 @@ impl Host {
 
     /// A `TcpExt` counter.
     pub fn tcp_ext(&self, name: &str) -> u64 {
-        let text = self.run(|| std::fs::read_to_string("/proc/thread-self/net/netstat")).expect("netstat");
-        let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+        self.counter("netstat", "TcpExt:", name)
+    }
+
+    /// A `Tcp` counter.
+    pub fn tcp(&self, name: &str) -> u64 {
+        self.counter("snmp", "Tcp:", name)
+    }
+
+    fn counter(&self, file: &str, group: &str, name: &str) -> u64 {
+        let path = format!("/proc/thread-self/net/{file}");
+        let text = self.run(|| std::fs::read_to_string(path)).expect("counters");
+        let mut lines = text.lines().filter(|line| line.starts_with(group));
         let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
         let position = names.split_whitespace().position(|n| n == name).unwrap_or_else(|| panic!("no {name}"));
         values.split_whitespace().nth(position).expect("value").parse().expect("number")

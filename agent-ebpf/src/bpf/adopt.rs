@@ -46,7 +46,7 @@ pub fn adopt(ctx: *mut c_void) -> i32 {
                 return 0;
             }
             let role = if maps::is_listening(&local) { Role::Server } else { Role::Client };
-            let mut entry = adopted(path::of(sk, netns, role), tp.received());
+            let mut entry = adopted(path::of(sk, netns, role), sk.remote_port(), tp.received());
             entry.segments_in = tp.segments_in();
             entry.segments_out = tp.segments_out();
             entry.dsack = tp.dsack_dups();

@@ -46,7 +46,8 @@ fn attempt_begins(sk: Sock<Direct>) {
     if !maps::in_scope(netns) {
         return;
     }
-    let entry = Conn { path: path::of(sk, netns, Role::Client), began_ns: kptr::now(), ..Conn::zeroed() };
+    let path = path::of(sk, netns, Role::Client);
+    let entry = Conn { path, began_ns: kptr::now(), remote_port: sk.remote_port(), ..Conn::zeroed() };
     maps::insert_conn(sk.id(), &entry);
 }
 
@@ -79,7 +80,8 @@ fn server_established(sk: Sock<Direct>) {
     let half_open = maps::half_open(&tuple).map(|entry| entry.began_ns);
     let cookie = if half_open.is_none() { maps::take_cookie(&tuple) } else { None };
     let flags = if cookie.is_some() { conn::ESTABLISHED | conn::COOKIE } else { conn::ESTABLISHED };
-    maps::insert_conn(sk.id(), &Conn { path: key, flags, began_ns: now, ..Conn::zeroed() });
+    let remote_port = tuple.remote_port;
+    maps::insert_conn(sk.id(), &Conn { path: key, flags, began_ns: now, remote_port, ..Conn::zeroed() });
     let Some(stats) = maps::path(&key, now) else { return };
     maps::add(&mut stats.outcomes[Outcome::Established as usize], 1);
     if cookie.is_some() {
@@ -166,11 +168,12 @@ fn connection_ends(sk: Sock<Direct>) {
 
 /// Used by [`super::adopt`]: a connection found established.
 #[inline(always)]
-pub fn adopted(key: PathKey, received: u32) -> Conn {
+pub fn adopted(key: PathKey, remote_port: u16, received: u32) -> Conn {
     let mut entry = Conn {
         path: key,
         flags: conn::ESTABLISHED | conn::FIRST_DONE | conn::ADOPTED,
         began_ns: kptr::now(),
+        remote_port,
         ..Conn::zeroed()
     };
     entry.exchange.received = received;

@@ -11,10 +11,13 @@ use aya_ebpf::helpers::generated::bpf_seq_write;
 use graylag_ebpf::{
     counter::Counter,
     key::{PathKey, Tuple},
-    record::{Conn, HalfOpen, PathStats},
+    record::{Conn, HalfOpen, PathStats, conn, waiting},
 };
 
-use super::maps;
+use super::{
+    kptr::{Probe, Sock},
+    maps, state,
+};
 
 /// `struct bpf_iter__bpf_map_elem`.
 #[repr(C)]
@@ -81,17 +84,38 @@ pub fn scan_paths(ctx: *mut c_void) -> i32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/bpf_map_elem")]
 pub fn scan_conns(ctx: *mut c_void) -> i32 {
-    let Some((seq, _, value)) = element::<u64, Conn>(ctx) else { return 0 };
+    let Some((seq, key, value)) = element::<u64, Conn>(ctx) else { return 0 };
     // SAFETY: not null, of the map's value size; a torn read at worst tells of a wait that has just ended.
-    let entry = unsafe { &*value };
-    let seen = match entry.waiting(maps::scan().kinds) {
-        Some(record) => write(seq, &raw const record),
-        None => true,
+    let (id, entry) = unsafe { (*key, &*value) };
+    let kinds = maps::scan().kinds;
+    let (kind, since_ns) = if kinds & waiting::STALE != 0 && is_stale(id, entry) {
+        (waiting::STALE, entry.began_ns)
+    } else {
+        entry.waits().unwrap_or((0, 0))
     };
+    let mut seen = true;
+    if kind & kinds != 0 {
+        let record = entry.waiting_for(id, kind, since_ns);
+        seen = write(seq, &raw const record);
+    }
     if seen {
         maps::count(Counter::ScannedConnection);
     }
     0
+}
+
+/// Whether a connection's socket is gone. Programs at tracepoints are not run where they interrupt themselves
+/// (`__bpf_trace_run`), so once in a great while the end of a connection is missed. A socket's memory stays one of a
+/// socket (`SLAB_TYPESAFE_BY_RCU`): its state and remote port tell whether it is still the same.
+#[inline(always)]
+fn is_stale(id: u64, entry: &Conn) -> bool {
+    let sk = Sock::<Probe>::new(id as *mut c_void);
+    let alive = if entry.flags & conn::ESTABLISHED == 0 {
+        sk.state() == state::SYN_SENT
+    } else {
+        !matches!(sk.state(), state::CLOSE | state::SYN_SENT | state::LISTEN)
+    };
+    !alive || sk.remote_port() != entry.remote_port
 }
 
 /// Handshakes that reached a listener and are not complete: all of them.

@@ -3,7 +3,7 @@
 mod expiry;
 mod host;
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use anyhow::Result;
 use graylag_ebpf::{
@@ -21,9 +21,10 @@ use crate::kernel::{Dropped, Kernel, ProgramState, ProgramTime, settings::PeerPr
 const IDLE_PATH: Duration = Duration::from_secs(600);
 /// Share of the path table from which idle paths are given up.
 const CROWDED: f64 = 0.75;
-/// Waits for later answers are looked at only this often: nothing is judged by them that cannot wait, and there may be
-/// one for every idle connection that a client polls on.
-const RESPONSE_WAITS_EVERY: u64 = 8;
+/// Every so many looks the whole table is gone through: for waits for later answers, by which nothing is judged that
+/// cannot wait and of which there may be one for every idle connection that a client polls on, and for connections
+/// whose end was missed.
+const ALL_EVERY: u64 = 8;
 
 /// One look at the host.
 #[derive(Default)]
@@ -38,6 +39,8 @@ pub struct Observation {
     pub waiting: Vec<Waiting>,
     /// Whether `waiting` has those that wait for later answers too.
     pub all_waits: bool,
+    /// Connections whose end the programs missed, forgotten in this look.
+    pub ends_missed: u64,
     /// Handshakes that listeners have not finished.
     pub half_open: Vec<HalfOpen>,
     /// Of these, those that will not complete: they have been forgotten.
@@ -74,6 +77,8 @@ pub struct Collector {
     /// the look.
     last_ns: u64,
     looks: u64,
+    /// Connections that were stale at the last complete look, with their beginning.
+    suspects: HashMap<u64, u64>,
 }
 
 /// How far a look reaches back over the last one.
@@ -91,7 +96,7 @@ impl Collector {
             })
             .inspect_err(|error| tracing::warn!("interface counters are not read: {error:#}"))
             .ok();
-        Self { kernel, host, path_limit: u64::from(path_limit), last_ns: 0, looks: 0 }
+        Self { kernel, host, path_limit: u64::from(path_limit), last_ns: 0, looks: 0, suspects: HashMap::new() }
     }
 
     /// The kernel half.
@@ -102,6 +107,11 @@ impl Collector {
     /// Replaces the configured peers.
     pub fn replace_peers(&mut self, peers: &[PeerPrefix]) -> Result<()> {
         Ok(self.kernel.replace_peers(peers)?)
+    }
+
+    /// Events that the kernel programs did not see.
+    pub fn missed_runs(&self) -> u64 {
+        self.kernel.missed_runs()
     }
 
     /// Run time of the programs.
@@ -118,11 +128,20 @@ impl Collector {
         let before = self.kernel.counters()?;
         self.kernel.paths(since, |key, stats| seen.paths.push((*key, *stats)))?;
 
-        seen.all_waits = self.looks % RESPONSE_WAITS_EVERY == 0;
+        seen.all_waits = self.looks % ALL_EVERY == 0;
         self.looks += 1;
-        let later = if seen.all_waits { waiting::RESPONSE } else { 0 };
-        let kinds = waiting::HANDSHAKE | waiting::FIRST_BYTE | later;
-        self.kernel.waiting(kinds, |w| seen.waiting.push(*w))?;
+        let all = if seen.all_waits { waiting::RESPONSE | waiting::STALE } else { 0 };
+        let mut stale = HashMap::new();
+        self.kernel.waiting(waiting::HANDSHAKE | waiting::FIRST_BYTE | all, |wait| {
+            if wait.kind == waiting::STALE {
+                stale.insert(wait.id, wait.since_ns);
+            } else {
+                seen.waiting.push(*wait);
+            }
+        })?;
+        if seen.all_waits {
+            seen.ends_missed = self.forget_stale(stale)?;
+        }
 
         let mut expired = Vec::new();
         self.kernel.half_open(|tuple, state| {
@@ -153,6 +172,19 @@ impl Collector {
             seen.forgotten = self.forget_idle_paths(at_ns)?;
         }
         Ok(seen)
+    }
+
+    /// Forgets connections that were stale twice running: one that ends just now is about to go by itself.
+    fn forget_stale(&mut self, stale: HashMap<u64, u64>) -> Result<u64> {
+        let mut forgotten = 0;
+        for (id, began_ns) in &stale {
+            if self.suspects.get(id) == Some(began_ns) {
+                self.kernel.forget_connection(*id)?;
+                forgotten += 1;
+            }
+        }
+        self.suspects = stale;
+        Ok(forgotten)
     }
 
     fn forget_idle_paths(&mut self, at_ns: u64) -> Result<Vec<PathKey>> {

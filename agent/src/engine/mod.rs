@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use graylag_ebpf::counter::Counter;
 use jiff::{SignedDuration, Timestamp};
 
 pub use facts::{Availability, Facts, release};
@@ -54,6 +55,10 @@ struct Inner {
     agent: AgentFacts,
     export_to: Option<String>,
     export_error: Option<String>,
+    /// Runs that the kernel programs missed.
+    missed: u64,
+    /// Connections whose end was missed, and transitions that could not be told.
+    untold: u64,
     cleared: VecDeque<(Duration, Condition)>,
     epoch: u64,
     sequence: u64,
@@ -84,6 +89,8 @@ impl Engine {
             facts,
             export_to: None,
             export_error: None,
+            missed: 0,
+            untold: 0,
             cleared: VecDeque::new(),
             epoch: wall.as_microsecond() as u64,
             sequence: 0,
@@ -114,8 +121,15 @@ impl Engine {
         let transitions = inner.judge.observe(&tick);
         inner.remember_cleared(tick.at, &before);
         (inner.last_look, inner.late) = (Some(tick.at), late);
+        inner.untold += seen.ends_missed;
         inner.agent.coverage = inner.facts.coverage(inner.aggregator.coverage());
         inner.agent.maps = inner.facts.maps(&inner.aggregator);
+        inner.agent.events_lost = inner.missed
+            + inner.untold
+            + [Counter::RetransmitUntracked, Counter::DropFull, Counter::ScanTruncated]
+                .map(|counter| inner.aggregator.counter(counter))
+                .iter()
+                .sum::<u64>();
         transitions.into_iter().map(|transition| inner.announce(transition)).collect()
     }
 
@@ -138,14 +152,16 @@ impl Engine {
         inner.agent.export_dropped = dropped;
     }
 
-    /// Tells the programs' run time: `(program, nanoseconds, runs)`.
-    pub fn set_program_times(&self, times: Vec<(&'static str, u64, u64)>) {
-        self.lock().agent.program_times = times;
+    /// Tells the programs' run time, `(program, nanoseconds, runs)`, and how many events they missed.
+    pub fn set_programs(&self, times: Vec<(&'static str, u64, u64)>, missed: u64) {
+        let mut inner = self.lock();
+        inner.agent.program_times = times;
+        inner.missed = missed;
     }
 
     /// Counts events that could not be told.
     pub fn count_lost_events(&self, n: u64) {
-        self.lock().agent.events_lost += n;
+        self.lock().untold += n;
     }
 
     /// Everything, for a person or a program.

@@ -3,7 +3,7 @@
 
 use std::{
     net::IpAddr,
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
 };
 
 use aya::{
@@ -69,8 +69,13 @@ pub fn memory(map: &Map) -> Option<u64> {
         | Map::RingBuf(data) => data,
         _ => return None,
     };
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", data.fd().as_fd().as_raw_fd())).ok()?;
-    info.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())
+    fdinfo(data.fd().as_fd().as_raw_fd(), "memlock:")
+}
+
+/// A number that the kernel tells of one of our descriptors (`proc_pid_fdinfo(5)`).
+pub fn fdinfo(fd: RawFd, field: &str) -> Option<u64> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+    info.lines().find_map(|line| line.strip_prefix(field)?.trim().parse().ok())
 }
 
 /// An address as the maps hold it.
@@ -166,6 +171,11 @@ pub fn remove_path(ebpf: &mut Ebpf, key: &PathKey) -> Result<(), KernelError> {
     absent_is_fine("PATHS", open_mut!(ebpf, "PATHS", HashMap<_, Raw<PathKey>, Raw<PathStats>>).remove(&Raw(*key)))
 }
 
+/// Forgets a connection.
+pub fn remove_conn(ebpf: &mut Ebpf, id: u64) -> Result<(), KernelError> {
+    absent_is_fine("CONNS", open_mut!(ebpf, "CONNS", HashMap<_, u64, Raw<Conn>>).remove(&id))
+}
+
 /// Forgets a handshake that will not complete. Whether it was still there: the kernel may have completed it since.
 pub fn remove_half_open(ebpf: &mut Ebpf, tuple: &Tuple) -> Result<bool, KernelError> {
     let mut map = open_mut!(ebpf, "HALF_OPEN", HashMap<_, Raw<Tuple>, Raw<HalfOpen>>);
@@ -202,9 +212,10 @@ pub fn walk_paths(ebpf: &Ebpf, mut visit: impl FnMut(&PathKey, &PathStats)) -> R
 }
 
 /// See [`walk_paths`].
-pub fn walk_conns(ebpf: &Ebpf, mut visit: impl FnMut(&Conn)) -> Result<(), KernelError> {
+pub fn walk_conns(ebpf: &Ebpf, mut visit: impl FnMut(u64, &Conn)) -> Result<(), KernelError> {
     for entry in open!(ebpf, "CONNS", HashMap<_, u64, Raw<Conn>>).iter() {
-        visit(&entry.map_err(failed("CONNS"))?.1.0);
+        let (id, conn) = entry.map_err(failed("CONNS"))?;
+        visit(id, &conn.0);
     }
     Ok(())
 }

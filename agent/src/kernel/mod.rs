@@ -15,7 +15,10 @@ pub mod privileges;
 pub mod programs;
 pub mod settings;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    os::fd::{AsFd, AsRawFd, RawFd},
+};
 
 use aya::{Ebpf, programs::Iter};
 use aya_log::EbpfLogger;
@@ -210,9 +213,9 @@ impl Kernel {
     /// Connections that wait for one of `kinds` (bits of `graylag_ebpf::record::waiting`).
     pub fn waiting(&mut self, kinds: u32, mut visit: impl FnMut(&Waiting)) -> Result<(), KernelError> {
         if !self.pass("CONNS", Scan { kinds, ..Scan::default() })? {
-            return maps::walk_conns(&self.ebpf, |conn| {
-                if let Some(waiting) = conn.waiting(kinds) {
-                    visit(&waiting);
+            return maps::walk_conns(&self.ebpf, |id, conn| {
+                if let Some((kind, since_ns)) = conn.waits().filter(|(kind, _)| kind & kinds != 0) {
+                    visit(&conn.waiting_for(id, kind, since_ns));
                 }
             });
         }
@@ -247,6 +250,11 @@ impl Kernel {
     /// Forgets a handshake that will not complete; false where the kernel completed it in the meantime.
     pub fn forget_half_open(&mut self, tuple: &Tuple) -> Result<bool, KernelError> {
         maps::remove_half_open(&mut self.ebpf, tuple)
+    }
+
+    /// Forgets a connection whose end was missed.
+    pub fn forget_connection(&mut self, id: u64) -> Result<(), KernelError> {
+        maps::remove_conn(&mut self.ebpf, id)
     }
 
     /// Forgets a path.
@@ -304,6 +312,13 @@ impl Kernel {
                 Some(times)
             })
             .collect()
+    }
+
+    /// How often the kernel did not run a program because it interrupted itself on that CPU: events that were not seen.
+    pub fn missed_runs(&self) -> u64 {
+        let missed = |fd: RawFd| maps::fdinfo(fd, "recursion_misses:").unwrap_or(0);
+        let programs = self.programs().filter(|(_, state)| **state == ProgramState::Attached);
+        programs.filter_map(|(p, _)| Some(missed(self.ebpf.program(p.name)?.fd().ok()?.as_fd().as_raw_fd()))).sum()
     }
 
     /// Runs the adopting iterator once in every namespace that can be entered.

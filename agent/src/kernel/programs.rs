@@ -220,7 +220,7 @@ pub const PROGRAMS: &[Program] = &[
     Program {
         name: "scan_conns",
         hook: Hook::MapIterator { map: "CONNS" },
-        members: &[],
+        members: &["SKC_STATE", "SKC_DPORT"],
         instead_of: &[],
     },
     Program {

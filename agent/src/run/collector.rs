@@ -112,7 +112,8 @@ impl<L: Listener> Work<L> {
             if at >= times_at {
                 times_at = at + PROGRAM_TIMES_EVERY;
                 let times = self.collector.program_times();
-                self.engine.set_program_times(times.iter().map(|t| (t.name, t.nanoseconds, t.runs)).collect());
+                let times = times.iter().map(|t| (t.name, t.nanoseconds, t.runs)).collect();
+                self.engine.set_programs(times, self.collector.missed_runs());
             }
             if at >= heartbeat_at {
                 heartbeat_at = at + HEARTBEAT_EVERY;

@@ -173,7 +173,7 @@ catalog! {
     ProgramTime: "graylag.agent.program.time", Counter, "s", [a::PROGRAM], "Time spent in a kernel program, where it is measured";
     ProgramRun: "graylag.agent.program.run", Counter, "{run}", [a::PROGRAM], "Runs of a kernel program, where they are measured";
     ProgramAttached: "graylag.agent.program.attached", UpDownCounter, "1", [a::PROGRAM], "1 where a kernel program is attached";
-    EventLost: "graylag.agent.event.lost", Counter, "{event}", [], "Events that could not be told to anybody";
+    EventLost: "graylag.agent.event.lost", Counter, "{event}", [], "Events that the kernel programs did not see or could not count, and transitions that could not be told";
     SeriesFolded: "graylag.agent.series.folded", Counter, "{series}", [], "How often a series was put into `~other`";
     ExportDropped: "graylag.agent.export.dropped", Counter, "{point}", [], "Points and records that could not be exported in time";
     Coverage: "graylag.agent.coverage", Gauge, "1", [a::SIGNAL], "Share of what there was to be seen that was seen";
