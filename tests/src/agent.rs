@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use graylag::model::status::{ConditionStatus, Status};
+use graylag::model::status::{ConditionStatus, Message, Status};
 
 use crate::{
     eventually,
@@ -189,4 +189,54 @@ fn unchunked(mut body: &str) -> String {
         body = rest[size..].trim_start_matches("\r\n");
     }
     out
+}
+
+/// Everything `/v1/watch` says, through `graylag watch --json`, from when this was made on.
+pub struct Watch {
+    process: Process,
+}
+
+impl Watch {
+    /// Begins to watch an agent.
+    pub fn start(agent: &Agent) -> Self {
+        let mut command = Command::new(binary());
+        let process = Process::start(command.args(["watch", "--json", "--socket"]).arg(&agent.socket));
+        let watch = Self { process };
+        eventually("the first state", Duration::from_secs(20), || {
+            watch.messages().iter().any(|m| matches!(m, Message::State { .. })).then_some(())
+        });
+        watch
+    }
+
+    /// All messages so far.
+    pub fn messages(&self) -> Vec<Message> {
+        let parse = |line: &String| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        self.process.output().iter().map(parse).collect()
+    }
+
+    /// All transitions so far: phase now, and the condition.
+    pub fn transitions(&self) -> Vec<(String, ConditionStatus)> {
+        let transition = |message| match message {
+            Message::Transition { to, condition, .. } => Some((to, condition)),
+            _ => None,
+        };
+        self.messages().into_iter().filter_map(transition).collect()
+    }
+
+    /// What was raised so far: condition, `peer address service`, blame.
+    pub fn raised(&self) -> Vec<(String, String, String)> {
+        let raised = self.transitions().into_iter().filter(|(to, _)| to == "raised");
+        raised.map(|(_, c)| (c.name.clone(), about(&c), c.blame)).collect()
+    }
+}
+
+/// What a condition is about, on a line.
+pub fn about(condition: &ConditionStatus) -> String {
+    let t = &condition.target;
+    [&t.peer, &t.address, &t.service, &t.role, &t.reason, &t.direction]
+        .into_iter()
+        .flatten()
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(" ")
 }

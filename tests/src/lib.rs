@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod net;
 pub mod nft;
 pub mod proc;
+pub mod servers;
 pub mod traffic;
 
 use std::{
