@@ -44,9 +44,8 @@ pub fn status(socket: &Path, json: bool) -> Result<()> {
     if json {
         println!("{}", serde_json::to_string_pretty(&status)?);
     } else {
-        const WIDTH: u16 = 110;
-        let rows = status.subjects.len().min(60) as u16;
-        print!("{}", view::render_once(&status, WIDTH, 14 + rows + 4 * status.conditions.len().min(20) as u16));
+        const WIDTH: u16 = 120;
+        print!("{}", view::print_once(&status, WIDTH));
     }
     Ok(())
 }

@@ -5,7 +5,11 @@ mod clients;
 
 pub use clients::sentence;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -132,7 +136,8 @@ pub fn main() -> ExitCode {
     let code = match dispatch(Arguments::parse().command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("graylag: {error:#}");
+            // Where the terminal is gone there is nobody to tell, and `eprintln!` would panic.
+            let _ = writeln!(io::stderr(), "graylag: {error:#}");
             code_of(&error)
         }
     };

@@ -77,6 +77,7 @@ impl Inner {
                 Standing::Insufficient => "insufficient",
             }
             .into(),
+            window: seconds,
             handshake: HandshakeStatus {
                 rate: rate(counts.handshakes()),
                 pending: pending.handshake.count(),

@@ -114,7 +114,7 @@ pub struct EvidenceStatus {
     pub text: String,
 }
 
-/// One subject, over the last five to ten seconds.
+/// One subject, over a window of the last five to ten seconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SubjectStatus {
     /// Peer, prefix or `~other`.
@@ -128,6 +128,8 @@ pub struct SubjectStatus {
     pub role: String,
     /// `healthy`, `troubled` or `insufficient` (too few trials to say).
     pub standing: String,
+    /// Length of the window, seconds.
+    pub window: f64,
     /// Handshakes.
     pub handshake: HandshakeStatus,
     /// First bytes.
