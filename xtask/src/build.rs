@@ -13,13 +13,13 @@ use crate::{
 };
 
 #[cfg(target_arch = "x86_64")]
-const HOST: &str = "x86_64-unknown-linux-gnu";
+pub(crate) const HOST: &str = "x86_64-unknown-linux-gnu";
 #[cfg(target_arch = "aarch64")]
-const HOST: &str = "aarch64-unknown-linux-gnu";
+pub(crate) const HOST: &str = "aarch64-unknown-linux-gnu";
 
 /// Optimised, or with debug assertions: both must pass the verifier.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Profile `bpf`.
     Release,
     /// Profile `bpf-debug`.
@@ -27,11 +27,22 @@ pub enum Kind {
 }
 
 /// Builds the kernel object; set-up must have been done. Returns where it is.
-pub fn ebpf(kind: Kind) -> Result<PathBuf> {
+pub(crate) fn ebpf(kind: Kind) -> Result<PathBuf> {
     let profile = match kind {
         Kind::Release => "bpf",
         Kind::Debug => "bpf-debug",
     };
+    run(kernel_cargo("build")?.args(["--profile", profile]))?;
+    Ok(Path::new("target/bpf/bpfel-unknown-none").join(profile).join("graylag-ebpf"))
+}
+
+/// Clippy over the kernel half.
+pub(crate) fn lint_ebpf() -> Result<()> {
+    run(kernel_cargo("clippy")?.args(["--", "-D", "warnings"]))
+}
+
+/// cargo for the kernel's target.
+fn kernel_cargo(subcommand: &str) -> Result<Command> {
     let linker = find("bpf-linker").context("bpf-linker is missing: cargo xtask setup")?;
     let arch = std::env::consts::ARCH;
     // Stable Rust with -Z build-std: no prebuilt `core` exists for bpfel, and no nightly is needed for this.
@@ -41,18 +52,18 @@ pub fn ebpf(kind: Kind) -> Result<PathBuf> {
         "-Clink-arg=--btf".into(),
         format!("--cfg=bpf_target_arch=\"{arch}\""),
     ];
-    run(Command::new("cargo")
-        .args(["build", "--quiet", "--locked", "--package", "graylag-ebpf", "--bin", "graylag-ebpf"])
-        .args(["--profile", profile, "--target", "bpfel-unknown-none", "-Zbuild-std=core"])
-        .args(["--target-dir", "target/bpf"])
+    let mut command = Command::new("cargo");
+    command
+        .args([subcommand, "--quiet", "--locked", "--package", "graylag-ebpf", "--bin", "graylag-ebpf"])
+        .args(["--target", "bpfel-unknown-none", "-Zbuild-std=core", "--target-dir", "target/bpf"])
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
-        .env_remove("RUSTFLAGS"))?;
-    Ok(Path::new("target/bpf/bpfel-unknown-none").join(profile).join("graylag-ebpf"))
+        .env_remove("RUSTFLAGS");
+    Ok(command)
 }
 
 /// Builds the agent, static and optimised, with all set-up. Returns where it is: `target/release/graylag`.
-pub fn agent() -> Result<PathBuf> {
+pub(crate) fn agent() -> Result<PathBuf> {
     setup::build()?;
     ebpf(Kind::Release)?;
     say("building the agent");
@@ -72,7 +83,7 @@ pub fn agent() -> Result<PathBuf> {
 }
 
 /// Builds the agent and runs it with its view.
-pub fn run_agent(arguments: &[String]) -> Result<()> {
+pub(crate) fn run_agent(arguments: &[String]) -> Result<()> {
     let agent = agent()?;
     run(as_root(agent)?.args(["run", "--view"]).args(arguments))
 }

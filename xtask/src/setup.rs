@@ -12,7 +12,7 @@ const LLVM: &str = "22";
 const BPF_LINKER: &str = "0.13.0";
 
 /// Rust's own sources (the kernel target has no prebuilt `core`) and the BPF linker.
-pub fn build() -> Result<()> {
+pub(crate) fn build() -> Result<()> {
     let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]))?;
     if !std::path::Path::new(&sysroot).join("lib/rustlib/src/rust/library/core").is_dir() {
         say("installing rust-src with rustup (the sources of `core`, for the kernel target)");
@@ -35,10 +35,10 @@ pub fn build() -> Result<()> {
 }
 
 /// What the tests use: network tools, real servers, kernels and a machine to boot them in.
-pub fn test() -> Result<()> {
+pub(crate) fn test() -> Result<()> {
     debian(&[
         "iproute2", "nftables", "procps", "nginx-light", "haproxy", "postgresql", "python3-venv", "qemu-system-x86",
-        "busybox-static", "cpio", "kmod", "tmux",
+        "busybox-static", "cpio", "kmod", "xz-utils", "util-linux", "tmux",
     ])
 }
 

@@ -10,17 +10,17 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 /// Root of the workspace.
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap_or_else(|_| PathBuf::from("."))
 }
 
 /// A line about what is being done.
-pub fn say(line: impl AsRef<str>) {
+pub(crate) fn say(line: impl AsRef<str>) {
     eprintln!("xtask: {}", line.as_ref());
 }
 
 /// Runs a command, fails where it fails.
-pub fn run(command: &mut Command) -> Result<()> {
+pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot start {}", shown(command)))?;
     if !status.success() {
         bail!("{} ended with {status}", shown(command));
@@ -29,7 +29,7 @@ pub fn run(command: &mut Command) -> Result<()> {
 }
 
 /// Runs a command and takes what it prints.
-pub fn output(command: &mut Command) -> Result<String> {
+pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output =
         command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot start {}", shown(command)))?;
     if !output.status.success() {
@@ -39,7 +39,7 @@ pub fn output(command: &mut Command) -> Result<String> {
 }
 
 /// Whether a command succeeds; silent.
-pub fn succeeds(command: &mut Command) -> bool {
+pub(crate) fn succeeds(command: &mut Command) -> bool {
     command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
@@ -49,12 +49,12 @@ fn shown(command: &Command) -> String {
 }
 
 /// Whether this process is root.
-pub fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0)
 }
 
 /// A command with root's rights: itself, or through sudo.
-pub fn as_root(program: impl AsRef<OsStr>) -> Result<Command> {
+pub(crate) fn as_root(program: impl AsRef<OsStr>) -> Result<Command> {
     if is_root() {
         return Ok(Command::new(program));
     }
@@ -67,7 +67,7 @@ pub fn as_root(program: impl AsRef<OsStr>) -> Result<Command> {
 }
 
 /// A program on PATH, in cargo's bin directory or among the system programs.
-pub fn find(program: &str) -> Option<PathBuf> {
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let cargo_bin = env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| env::home_dir().map(|home| home.join(".cargo")))
