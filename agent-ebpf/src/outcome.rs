@@ -22,14 +22,8 @@ pub enum Outcome {
 
 impl Outcome {
     /// All outcomes, in the order of their counters.
-    pub const ALL: [Self; 6] = [
-        Self::Established,
-        Self::Refused,
-        Self::Reset,
-        Self::TimedOut,
-        Self::Unreachable,
-        Self::Abandoned,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Established, Self::Refused, Self::Reset, Self::TimedOut, Self::Unreachable, Self::Abandoned];
     /// Number of outcomes.
     pub const COUNT: usize = Self::ALL.len();
 

@@ -22,8 +22,18 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "run",
         &[
-            "aggregate", "cli", "collect", "config", "engine", "export", "feed", "health", "kernel", "model",
-            "telemetry", "view",
+            "aggregate",
+            "cli",
+            "collect",
+            "config",
+            "engine",
+            "export",
+            "feed",
+            "health",
+            "kernel",
+            "model",
+            "telemetry",
+            "view",
         ],
     ),
     ("cli", &["config", "engine", "feed", "kernel", "model", "run", "telemetry", "view"]),
@@ -59,8 +69,16 @@ const CRATES: &[(&str, &[&str])] = &[
 
 /// What pure rooms do without: clocks, files, sockets, threads.
 const IMPURE: &[&str] = &[
-    "std::fs", "std::net::Tcp", "std::net::Udp", "std::thread", "std::process", "std::env", "Instant::now",
-    "SystemTime::now", "Timestamp::now", "async fn",
+    "std::fs",
+    "std::net::Tcp",
+    "std::net::Udp",
+    "std::thread",
+    "std::process",
+    "std::env",
+    "Instant::now",
+    "SystemTime::now",
+    "Timestamp::now",
+    "async fn",
 ];
 const PURE: &[&str] = &["model", "health", "aggregate", "telemetry"];
 
@@ -78,13 +96,20 @@ fn sources(room: &str) -> Vec<(PathBuf, String)> {
     let mut paths = Vec::new();
     walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(room), &mut paths);
     // Tests may use what they need; they stand last in a file, or in files of their own.
-    paths.retain(|p| !p.iter().any(|part| part == "tests") && p.file_stem().is_none_or(|s| s != "tests" && s != "simulation"));
+    paths.retain(|p| {
+        !p.iter().any(|part| part == "tests")
+            && p.file_stem().is_none_or(|s| s != "tests" && s != "simulation")
+    });
     paths
         .into_iter()
         .map(|path| {
             let text = fs::read_to_string(&path).unwrap();
             let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-            let code = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+            let code = code
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"))
+                .collect::<Vec<_>>()
+                .join("\n");
             (path, code)
         })
         .collect()

@@ -145,7 +145,12 @@ impl Agent {
 
     /// Waits until a scrape fits; fails with what it was instead.
     #[track_caller]
-    pub fn until<T: PartialEq + std::fmt::Debug>(&self, limit: Duration, expected: &T, probe: impl Fn(&Scrape) -> T) {
+    pub fn until<T: PartialEq + std::fmt::Debug>(
+        &self,
+        limit: Duration,
+        expected: &T,
+        probe: impl Fn(&Scrape) -> T,
+    ) {
         let start = std::time::Instant::now();
         loop {
             let found = probe(&self.scrape());

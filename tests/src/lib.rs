@@ -33,5 +33,8 @@ pub fn eventually<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Opt
 
 /// Fails, rather than skips, where these tests cannot run.
 pub fn require_root() {
-    assert!(rustix::process::geteuid().is_root(), "these tests make namespaces and load programs: run them as root");
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "these tests make namespaces and load programs: run them as root"
+    );
 }

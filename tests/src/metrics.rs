@@ -11,14 +11,16 @@ pub struct Scrape {
 impl Scrape {
     /// Parses the Prometheus text format.
     pub fn parse(text: &str) -> Self {
-        let samples = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).map(sample).collect();
+        let samples =
+            text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).map(sample).collect();
         Self { samples }
     }
 
     /// Sum over all samples of a metric that have these labels; the metric by its OpenTelemetry name.
     pub fn sum(&self, metric: &str, labels: &[(&str, &str)]) -> f64 {
         let name = metric.replace('.', "_");
-        let names = [name.clone(), format!("{name}_total"), format!("{name}_seconds"), format!("{name}_ratio")];
+        let names =
+            [name.clone(), format!("{name}_total"), format!("{name}_seconds"), format!("{name}_ratio")];
         self.matching(&names, labels).sum()
     }
 
@@ -36,11 +38,15 @@ impl Scrape {
         self.count(metric, labels) - self.matching(&[name], &all).sum::<f64>()
     }
 
-    fn matching<'a>(&'a self, names: &'a [String], labels: &'a [(&str, &str)]) -> impl Iterator<Item = f64> + 'a {
+    fn matching<'a>(
+        &'a self,
+        names: &'a [String],
+        labels: &'a [(&str, &str)],
+    ) -> impl Iterator<Item = f64> + 'a {
         let labels = labels.iter().map(|(k, v)| (k.replace('.', "_"), *v)).collect::<Vec<_>>();
         self.samples.iter().filter_map(move |(name, have, value)| {
-            let fits = names.contains(name)
-                && labels.iter().all(|(k, v)| have.get(k).is_some_and(|have| have == v));
+            let fits =
+                names.contains(name) && labels.iter().all(|(k, v)| have.get(k).is_some_and(|have| have == v));
             fits.then_some(*value)
         })
     }

@@ -100,7 +100,8 @@ impl Host {
         let text = self.run(|| std::fs::read_to_string(path)).expect("counters");
         let mut lines = text.lines().filter(|line| line.starts_with(group));
         let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
-        let position = names.split_whitespace().position(|n| n == name).unwrap_or_else(|| panic!("no {name}"));
+        let position =
+            names.split_whitespace().position(|n| n == name).unwrap_or_else(|| panic!("no {name}"));
         values.split_whitespace().nth(position).expect("value").parse().expect("number")
     }
 }
@@ -143,7 +144,18 @@ impl Pair {
     /// Two hosts, both families. Segmentation offloads are off, so that netfilter counts what TCP counts.
     pub fn new() -> Self {
         let pair = Self { client: Host::new(), server: Host::new() };
-        pair.server.ip(&["link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", pair.client.name()]);
+        pair.server.ip(&[
+            "link",
+            "add",
+            "eth0",
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "eth0",
+            "netns",
+            pair.client.name(),
+        ]);
         for (host, v4, v6) in [
             (&pair.server, address::SERVER_V4, address::SERVER_V6),
             (&pair.client, address::CLIENT_V4, address::CLIENT_V6),

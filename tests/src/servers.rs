@@ -5,7 +5,6 @@ use std::{
     net::IpAddr,
     os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
-
     time::Duration,
 };
 
@@ -100,7 +99,8 @@ impl Postgres {
             command
         };
         run(as_postgres("initdb").args(["--no-sync", "-A", "trust", "-U", "postgres", "-D"]).arg(&data));
-        fs::write(data.join("pg_hba.conf"), "host all all all trust\nlocal all all trust\n").expect("pg_hba.conf");
+        fs::write(data.join("pg_hba.conf"), "host all all all trust\nlocal all all trust\n")
+            .expect("pg_hba.conf");
         let mut command = as_postgres("postgres");
         command.arg("-D").arg(&data).args(["-p", &port.to_string(), "-h", &address.to_string(), "-k", ""]);
         command.args(["-c", "fsync=off", "-c", "max_connections=400", "-c", "shared_buffers=16MB"]);
@@ -117,7 +117,15 @@ impl Postgres {
     }
 
     /// pgbench with a script, `rate` transactions a second on `clients` connections, until it is dropped.
-    pub fn bench(&self, host: &Host, address: IpAddr, port: u16, script: &str, rate: u32, clients: u32) -> Process {
+    pub fn bench(
+        &self,
+        host: &Host,
+        address: IpAddr,
+        port: u16,
+        script: &str,
+        rate: u32,
+        clients: u32,
+    ) -> Process {
         let path = self.directory.write(&format!("script-{port}.sql"), script);
         let mut command = host.command(self.bin.join("pgbench").to_str().expect("path"));
         command.args(["-h", &address.to_string(), "-p", &port.to_string(), "-U", "postgres", "-n", "-f"]);
@@ -148,22 +156,28 @@ pub fn children(pid: u32) -> Vec<u32> {
 fn accepting(host: &Host, addresses: &[IpAddr], port: u16, process: &Process) {
     for address in addresses {
         let target = std::net::SocketAddr::new(*address, port);
-        eventually(&format!("{target} accepts; it said: {:?}", process.output()), Duration::from_secs(60), || {
-            host.run(|| std::net::TcpStream::connect_timeout(&target, Duration::from_secs(1)).ok())
-        });
+        eventually(
+            &format!("{target} accepts; it said: {:?}", process.output()),
+            Duration::from_secs(60),
+            || host.run(|| std::net::TcpStream::connect_timeout(&target, Duration::from_secs(1)).ok()),
+        );
     }
 }
 
 fn newest(directory: &str) -> PathBuf {
-    let mut versions: Vec<PathBuf> =
-        fs::read_dir(directory).expect("postgresql must be installed: cargo xtask setup").flatten().map(|e| e.path()).collect();
+    let mut versions: Vec<PathBuf> = fs::read_dir(directory)
+        .expect("postgresql must be installed: cargo xtask setup")
+        .flatten()
+        .map(|e| e.path())
+        .collect();
     versions.sort_by_key(|p| p.file_name().and_then(|n| n.to_str()?.parse::<u32>().ok()));
     versions.pop().expect("a version of postgresql")
 }
 
 fn identity(user: &str) -> (u32, u32) {
     let text = fs::read_to_string(Path::new("/etc/passwd")).expect("/etc/passwd");
-    let line = text.lines().find(|l| l.split(':').next() == Some(user)).unwrap_or_else(|| panic!("no user {user}"));
+    let line =
+        text.lines().find(|l| l.split(':').next() == Some(user)).unwrap_or_else(|| panic!("no user {user}"));
     let mut fields = line.split(':').skip(2).map(|id| id.parse().expect("id"));
     (fields.next().expect("uid"), fields.next().expect("gid"))
 }
@@ -173,4 +187,3 @@ pub fn signal(pid: u32, signal: rustix::process::Signal) {
     let pid = rustix::process::Pid::from_raw(pid as i32).expect("pid");
     rustix::process::kill_process(pid, signal).expect("kill");
 }
-

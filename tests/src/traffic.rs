@@ -19,7 +19,8 @@ use crate::net::Host;
 pub fn listen(host: &Host, address: IpAddr, port: u16, backlog: i32) -> TcpListener {
     host.run(|| {
         let address = SocketAddr::new(address, port);
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).expect("socket");
+        let socket =
+            Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).expect("socket");
         socket.set_reuse_address(true).expect("reuse");
         socket.bind(&address.into()).unwrap_or_else(|e| panic!("{address}: {e}"));
         socket.listen(backlog).expect("listen");
@@ -36,7 +37,8 @@ pub fn connect(host: &Host, address: IpAddr, port: u16) -> std::io::Result<TcpSt
 pub fn begin(host: &Host, address: IpAddr, port: u16) -> Socket {
     host.run(|| {
         let address = SocketAddr::new(address, port);
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).expect("socket");
+        let socket =
+            Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).expect("socket");
         socket.set_nonblocking(true).expect("non-blocking");
         // In progress, or refused at once: either is what the caller asked for.
         let _ = socket.connect(&address.into());
@@ -71,7 +73,8 @@ impl Echo {
         let (accepted, answered, delay_ms) =
             (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let thread = thread::spawn({
-            let (stop, accepted, answered, delay) = (stop.clone(), accepted.clone(), answered.clone(), delay_ms.clone());
+            let (stop, accepted, answered, delay) =
+                (stop.clone(), accepted.clone(), answered.clone(), delay_ms.clone());
             move || {
                 while !stop.load(Ordering::Relaxed) {
                     match listener.accept() {

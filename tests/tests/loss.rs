@@ -58,7 +58,8 @@ fn transfer(per_thousand: u32, bytes: usize) {
     assert!(sent_again >= lost);
     let reported_twice = pair.client.tcp_ext("TCPDSACKRecvSegs");
     agent.until(Duration::from_secs(30), &(sent_again, reported_twice), |scrape| {
-        let kind = |k| scrape.sum("graylag.tcp.segment.retransmitted", &[("graylag.retransmit.type", k)]) as u64;
+        let kind =
+            |k| scrape.sum("graylag.tcp.segment.retransmitted", &[("graylag.retransmit.type", k)]) as u64;
         (kind("fast") + kind("timeout") + kind("tail_loss_probe"), kind("spurious"))
     });
 }

@@ -157,7 +157,9 @@ fn a1_two_of_six_balancers_hang_eight_percent() {
     eventually("both are reported", Duration::from_secs(90), || {
         let raised = watch.raised();
         for (i, balancer) in balancers().iter().enumerate() {
-            if attempts_at[i].is_none() && raised.iter().any(|(_, about, _)| about.contains(&balancer.to_string())) {
+            if attempts_at[i].is_none()
+                && raised.iter().any(|(_, about, _)| about.contains(&balancer.to_string()))
+            {
                 attempts_at[i] = Some(callers[i].attempts() - before[i]);
             }
         }
@@ -184,7 +186,9 @@ fn a1_two_of_six_balancers_hang_eight_percent() {
     assert!(dropped > 0);
 
     nft.heal();
-    eventually("it clears by itself", Duration::from_secs(120), || agent.conditions().is_empty().then_some(()));
+    eventually("it clears by itself", Duration::from_secs(120), || {
+        agent.conditions().is_empty().then_some(())
+    });
     assert_eq!(watch.raised().len(), 2, "nothing else was raised meanwhile");
     drop(callers);
 }
@@ -220,7 +224,11 @@ fn a2_one_server_accepts_and_never_speaks() {
 
     let stopped = Instant::now();
     servers[1].workers().into_iter().for_each(|worker| signal(worker, rustix::process::Signal::STOP));
-    let client = ("first_byte_stall".to_owned(), "us-east-lb 10.77.1.2 api client".to_owned(), "peer_application".to_owned());
+    let client = (
+        "first_byte_stall".to_owned(),
+        "us-east-lb 10.77.1.2 api client".to_owned(),
+        "peer_application".to_owned(),
+    );
     let reported = eventually("the silent server is reported", Duration::from_secs(60), || {
         watch.raised().contains(&client).then(|| stopped.elapsed())
     });
@@ -229,15 +237,21 @@ fn a2_one_server_accepts_and_never_speaks() {
     thread::sleep(Duration::from_secs(2));
     for (name, about, blame) in watch.raised() {
         match about.as_str() {
-            "us-east-lb 10.77.1.2 api client" => assert_eq!((name.as_str(), blame.as_str()), ("first_byte_stall", "peer_application")),
+            "us-east-lb 10.77.1.2 api client" => {
+                assert_eq!((name.as_str(), blame.as_str()), ("first_byte_stall", "peer_application"))
+            }
             // All three servers are one service to the server's host; callers come from one prefix.
-            "10.77.0.0/24 api server" => assert_eq!((name.as_str(), blame.as_str()), ("first_byte_stall", "local_process")),
+            "10.77.0.0/24 api server" => {
+                assert_eq!((name.as_str(), blame.as_str()), ("first_byte_stall", "local_process"))
+            }
             other => panic!("{name} {other} {blame}"),
         }
     }
 
     servers[1].workers().into_iter().for_each(|worker| signal(worker, rustix::process::Signal::CONT));
-    eventually("it clears by itself", Duration::from_secs(120), || agent.conditions().is_empty().then_some(()));
+    eventually("it clears by itself", Duration::from_secs(120), || {
+        agent.conditions().is_empty().then_some(())
+    });
     drop(callers);
 }
 
@@ -267,11 +281,15 @@ fn databases(fault: bool) {
     let local: IpAddr = Ipv4Addr::LOCALHOST.into();
     let postgres = Postgres::start(&pair.server, local, 5432);
     postgres.sql(&pair.server, local, 5432, "create table work (service text primary key, seconds float8); insert into work values ('rooms-db', 0), ('calls-db', 0), ('billing-db', 0)");
-    let proxies: Vec<_> =
-        SERVICES.iter().map(|(_, port)| (with_port(address::SERVER_V4, *port), with_port(local, 5432))).collect();
+    let proxies: Vec<_> = SERVICES
+        .iter()
+        .map(|(_, port)| (with_port(address::SERVER_V4, *port), with_port(local, 5432)))
+        .collect();
     let _haproxy = Haproxy::start(&pair.server, &proxies);
-    let config: String =
-        SERVICES.iter().map(|(name, port)| format!("[[service]]\nname = \"{name}\"\nremote_ports = [{port}]\n")).collect();
+    let config: String = SERVICES
+        .iter()
+        .map(|(name, port)| format!("[[service]]\nname = \"{name}\"\nremote_ports = [{port}]\n"))
+        .collect();
     let agent = Setup::watching(&[&pair.client]).config(&config).start();
     let watch = Watch::start(&agent);
     let _load: Vec<_> = SERVICES
@@ -297,10 +315,13 @@ fn databases(fault: bool) {
     });
     assert!(reported < Duration::from_secs(10), "5 s on an idle machine; {reported:?}");
     thread::sleep(Duration::from_secs(3));
-    let expected = ("response_slow".to_owned(), "10.77.0.1 calls-db client".to_owned(), "peer_application".to_owned());
+    let expected =
+        ("response_slow".to_owned(), "10.77.0.1 calls-db client".to_owned(), "peer_application".to_owned());
     assert_eq!(watch.raised(), [expected], "that service, and the network is named healthy");
     postgres.sql(&pair.server, local, 5432, "update work set seconds = 0");
-    eventually("it clears by itself", Duration::from_secs(120), || agent.conditions().is_empty().then_some(()));
+    eventually("it clears by itself", Duration::from_secs(120), || {
+        agent.conditions().is_empty().then_some(())
+    });
     assert_eq!(watch.raised().len(), 1);
 }
 

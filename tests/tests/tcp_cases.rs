@@ -36,7 +36,8 @@ fn outcome(scrape: &Scrape, role: (&str, &str), outcome: &str) -> u64 {
 
 /// All outcomes of a role, as `[established, refused, reset, timed_out, unreachable, abandoned]`.
 fn outcomes(scrape: &Scrape, role: (&str, &str)) -> [u64; 6] {
-    ["established", "refused", "reset", "timed_out", "unreachable", "abandoned"].map(|o| outcome(scrape, role, o))
+    ["established", "refused", "reset", "timed_out", "unreachable", "abandoned"]
+        .map(|o| outcome(scrape, role, o))
 }
 
 fn pending(scrape: &Scrape, metric: &str, role: (&str, &str)) -> (u64, u64) {
@@ -93,7 +94,10 @@ fn segments_are_what_netfilter_counts() {
     let near = |found: f64, truth: u64| (truth as f64 - found).abs() <= 8.0;
     let scrape = agent.scrape();
     let path = |direction, peer| {
-        scrape.sum("graylag.tcp.segment.count", &[("network.io.direction", direction), ("graylag.peer.name", peer)])
+        scrape.sum(
+            "graylag.tcp.segment.count",
+            &[("network.io.direction", direction), ("graylag.peer.name", peer)],
+        )
     };
     let sent = path("transmit", "10.77.0.1") + path("transmit", "fd77::1");
     let received = path("receive", "10.77.0.1") + path("receive", "fd77::1");
@@ -144,7 +148,9 @@ fn a_lost_syn_ack_is_seen_from_both_ends() {
         [CLIENT, SERVER].map(|role| pending(s, "graylag.tcp.handshake.pending", role)).into()
     });
     drop(sockets);
-    agent.until(SOON, &([0, 0, 0, 0, 0, 2], [0, 0, 0, 2, 0, 0]), |s| (outcomes(s, CLIENT), outcomes(s, SERVER)));
+    agent.until(SOON, &([0, 0, 0, 0, 0, 2], [0, 0, 0, 2, 0, 0]), |s| {
+        (outcomes(s, CLIENT), outcomes(s, SERVER))
+    });
     let retransmitted = agent.scrape().sum("graylag.tcp.syn.retransmitted", &[SERVER]) as u64;
     assert_eq!(retransmitted, nft.count("synack") - 2, "every SYN-ACK but the first two");
 }
@@ -173,7 +179,8 @@ fn a_full_accept_queue_at_syn_is_counted_as_the_kernel_counts_it() {
     let nft = Nft::new(&pair.server);
     nft.rule("syn", "tcp flags syn / syn,ack", "accept");
     // A backlog of 1 has room for two: `sk_acceptq_is_full` compares with "greater".
-    let mut sockets: Vec<_> = SERVERS.iter().flat_map(|s| [*s; 2]).map(|s| begin(&pair.client, s, PORT)).collect();
+    let mut sockets: Vec<_> =
+        SERVERS.iter().flat_map(|s| [*s; 2]).map(|s| begin(&pair.client, s, PORT)).collect();
     agent.until(SOON, &4, |s| outcome(s, SERVER, "established"));
     sockets.extend(SERVERS.iter().flat_map(|s| [*s; 3]).map(|s| begin(&pair.client, s, PORT)));
     agent.until(SOON, &((0, 6), (0, 6)), |s| {
@@ -198,9 +205,8 @@ fn a_full_accept_queue_at_the_final_ack_is_counted_as_the_kernel_counts_it() {
     let listeners: Vec<_> = SERVERS.iter().map(|s| listen(&pair.server, *s, PORT, 4)).collect();
     // Three handshakes to each address get as far as the SYN-ACK …
     nft.rule("ack", "tcp sport 2000-2999 tcp flags & (syn|ack|rst|fin) == ack", "drop");
-    let _held: Vec<_> = (0..3u16)
-        .flat_map(|i| SERVERS.map(|server| bound(&pair, server, 2000 + i)))
-        .collect();
+    let _held: Vec<_> =
+        (0..3u16).flat_map(|i| SERVERS.map(|server| bound(&pair, server, 2000 + i))).collect();
     // … then five others fill the queue, and the three come to late when their SYN-ACK is repeated.
     let _filling: Vec<_> =
         SERVERS.iter().flat_map(|s| [*s; 5]).map(|s| connect(&pair.client, s, PORT).unwrap()).collect();
@@ -300,7 +306,8 @@ fn accepted_and_never_answered_is_pending_on_both_ends() {
     drop(streams);
     drop(accepted);
     agent.until(SOON, &((0, 0), (0, 0), 0), |s| {
-        let [client, server] = [CLIENT, SERVER].map(|role| pending(s, "graylag.tcp.first_byte.pending", role));
+        let [client, server] =
+            [CLIENT, SERVER].map(|role| pending(s, "graylag.tcp.first_byte.pending", role));
         (client, server, s.count("graylag.tcp.first_byte.duration", &[]) as u64)
     });
 }

@@ -33,8 +33,17 @@ const KERNELS: &[Kernel] = &[
 ];
 
 /// Modules that the tests need and that these kernels do not have built in.
-const MODULES: &[&str] =
-    &["veth", "nf_tables", "nft_objref", "nft_counter", "nft_reject_inet", "nft_reject_ipv4", "nft_reject_ipv6", "nft_numgen", "ipv6"];
+const MODULES: &[&str] = &[
+    "veth",
+    "nf_tables",
+    "nft_objref",
+    "nft_counter",
+    "nft_reject_inet",
+    "nft_reject_ipv4",
+    "nft_reject_ipv6",
+    "nft_numgen",
+    "ipv6",
+];
 /// Programs that the tests start in the guest.
 const PROGRAMS: &[&str] = &["ip", "nft"];
 /// A guest that takes longer hangs.
@@ -46,7 +55,11 @@ const PASSED: &str = "GRAYLAG-GUEST: passed";
 pub(crate) fn all(agent: &Path, tests: &[PathBuf], only: Option<&str>) -> Result<()> {
     let chosen: Vec<&Kernel> =
         KERNELS.iter().filter(|k| only.is_none_or(|only| only == k.version || only == k.suite)).collect();
-    ensure!(!chosen.is_empty(), "no such kernel; there are {}", KERNELS.iter().map(|k| k.version).collect::<Vec<_>>().join(", "));
+    ensure!(
+        !chosen.is_empty(),
+        "no such kernel; there are {}",
+        KERNELS.iter().map(|k| k.version).collect::<Vec<_>>().join(", ")
+    );
     for kernel in chosen {
         let started = Instant::now();
         let (image, modules) = fetch(kernel)?;
@@ -82,7 +95,8 @@ fn fetch(kernel: &Kernel) -> Result<(PathBuf, PathBuf)> {
             Err(error) => failure = Some(error),
         }
     }
-    Err(failure.unwrap_or_else(|| anyhow::anyhow!("no mirror"))).context(format!("Debian's kernel {}", kernel.version))
+    Err(failure.unwrap_or_else(|| anyhow::anyhow!("no mirror")))
+        .context(format!("Debian's kernel {}", kernel.version))
 }
 
 /// A small apt of its own: nothing of the machine's configuration is touched.
@@ -93,7 +107,10 @@ fn download(kernel: &Kernel, mirror: &str, directory: &Path) -> Result<PathBuf> 
     fs::create_dir_all(apt.join("cache/archives/partial"))?;
     fs::write(apt.join("status"), "")?;
     let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    fs::write(apt.join("sources.list"), format!("deb [signed-by={keyring}] {mirror} {} main\n", kernel.suite))?;
+    fs::write(
+        apt.join("sources.list"),
+        format!("deb [signed-by={keyring}] {mirror} {} main\n", kernel.suite),
+    )?;
     let options = [
         format!("Dir::Etc::sourcelist={}", apt.join("sources.list").display()),
         "Dir::Etc::sourceparts=/dev/null".into(),
@@ -122,7 +139,10 @@ fn download(kernel: &Kernel, mirror: &str, directory: &Path) -> Result<PathBuf> 
         .context("linux-image-cloud-amd64 depends on no kernel")?
         .to_owned();
     run(apt_command("apt-get").args(["download", "-qq", &package]).current_dir(directory))?;
-    let found = fs::read_dir(directory)?.flatten().map(|e| e.path()).find(|p| p.extension().is_some_and(|e| e == "deb"));
+    let found = fs::read_dir(directory)?
+        .flatten()
+        .map(|e| e.path())
+        .find(|p| p.extension().is_some_and(|e| e == "deb"));
     found.context("nothing was downloaded")
 }
 
@@ -148,7 +168,8 @@ fn initramfs(kernel: &Kernel, modules: &Path, agent: &Path, tests: &[PathBuf]) -
     }
     let busybox = find("busybox").context("busybox is missing: cargo xtask setup")?;
     fs::copy(busybox, root.join("bin/busybox"))?;
-    for applet in ["sh", "mount", "modprobe", "insmod", "poweroff", "cat", "mkdir", "sleep", "dmesg", "grep"] {
+    for applet in ["sh", "mount", "modprobe", "insmod", "poweroff", "cat", "mkdir", "sleep", "dmesg", "grep"]
+    {
         symlink("busybox", root.join("bin").join(applet))?;
     }
     fs::copy(agent, root.join("bin/graylag"))?;
@@ -170,7 +191,10 @@ fn initramfs(kernel: &Kernel, modules: &Path, agent: &Path, tests: &[PathBuf]) -
 
     let image = directory.join("initramfs.img");
     let mut archive = Command::new("sh");
-    archive.args(["-c", "find . | cpio -o -H newc --quiet | gzip -1 > \"$1\"", "sh"]).arg(&image).current_dir(&root);
+    archive
+        .args(["-c", "find . | cpio -o -H newc --quiet | gzip -1 > \"$1\"", "sh"])
+        .arg(&image)
+        .current_dir(&root);
     run(&mut archive)?;
     Ok(image)
 }
@@ -208,7 +232,12 @@ fn copy_modules(from: &Path, root: &Path) -> Result<()> {
     let base = if from.starts_with(base.join("lib")) { base } else { base.parent().unwrap_or(base) };
     let version_text = version.to_string_lossy();
     let depends = |module: &str| -> Result<Vec<PathBuf>> {
-        let shown = output(Command::new("modprobe").args(["-d"]).arg(base).args(["-S", &version_text, "--show-depends", module]))?;
+        let shown = output(Command::new("modprobe").args(["-d"]).arg(base).args([
+            "-S",
+            &version_text,
+            "--show-depends",
+            module,
+        ]))?;
         let paths = shown.lines().filter_map(|line| line.strip_prefix("insmod "));
         Ok(paths.map(|path| PathBuf::from(path.trim())).collect())
     };
@@ -241,7 +270,18 @@ fn boot(kernel: &Kernel, image: &Path, initrd: &Path) -> Result<()> {
     say(format!("booting {}; the console is in {}", kernel.version, log.display()));
     let console = fs::File::create(&log)?;
     let mut guest = Command::new("qemu-system-x86_64")
-        .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024", "-nographic", "-no-reboot"])
+        .args([
+            "-accel",
+            "tcg,thread=multi",
+            "-cpu",
+            "max",
+            "-smp",
+            "2",
+            "-m",
+            "1024",
+            "-nographic",
+            "-no-reboot",
+        ])
         .arg("-kernel")
         .arg(image)
         .arg("-initrd")

@@ -9,8 +9,16 @@ use crate::shell::run;
 /// Checks everything that can be checked without running it.
 pub(crate) fn lint() -> Result<()> {
     run(Command::new("cargo").args(["fmt", "--all", "--check"]))?;
-    run(Command::new("cargo")
-        .args(["clippy", "--quiet", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    run(Command::new("cargo").args([
+        "clippy",
+        "--quiet",
+        "--locked",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
     // The kernel half is only compiled for its own target.
     crate::build::lint_ebpf()
 }

@@ -19,7 +19,15 @@ pub(crate) fn build() -> Result<()> {
         run(Command::new("rustup").args(["component", "add", "rust-src"]))?;
     }
     if find("bpf-linker").is_none() {
-        debian(&[&format!("llvm-{LLVM}-dev"), &format!("libpolly-{LLVM}-dev"), "libzstd-dev", "zlib1g-dev", "gcc", "libc6-dev", "g++"])?;
+        debian(&[
+            &format!("llvm-{LLVM}-dev"),
+            &format!("libpolly-{LLVM}-dev"),
+            "libzstd-dev",
+            "zlib1g-dev",
+            "gcc",
+            "libc6-dev",
+            "g++",
+        ])?;
         say(format!("installing bpf-linker {BPF_LINKER} with cargo (about a minute)"));
         let prefix = format!("/usr/lib/llvm-{LLVM}");
         run(Command::new("cargo")
@@ -37,8 +45,20 @@ pub(crate) fn build() -> Result<()> {
 /// What the tests use: network tools, real servers, kernels and a machine to boot them in.
 pub(crate) fn test() -> Result<()> {
     debian(&[
-        "iproute2", "nftables", "procps", "nginx-light", "haproxy", "postgresql", "python3-venv", "qemu-system-x86",
-        "busybox-static", "cpio", "kmod", "xz-utils", "util-linux", "tmux",
+        "iproute2",
+        "nftables",
+        "procps",
+        "nginx-light",
+        "haproxy",
+        "postgresql",
+        "python3-venv",
+        "qemu-system-x86",
+        "busybox-static",
+        "cpio",
+        "kmod",
+        "xz-utils",
+        "util-linux",
+        "tmux",
     ])
 }
 

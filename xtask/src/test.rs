@@ -16,7 +16,10 @@ use crate::{
 
 /// Runs everything.
 pub(crate) fn all() -> Result<()> {
-    ensure!(is_root() || as_root("true")?.status()?.success(), "the tests load kernel programs: they need root");
+    ensure!(
+        is_root() || as_root("true")?.status()?.success(),
+        "the tests load kernel programs: they need root"
+    );
     step("set-up", || setup::build().and_then(|()| setup::test()))?;
     step("kernel object, release and debug", || {
         build::ebpf(Kind::Release)?;
@@ -24,7 +27,15 @@ pub(crate) fn all() -> Result<()> {
     })?;
     step("lint", lint::lint)?;
     step("unit tests", || {
-        run(Command::new("cargo").args(["test", "--quiet", "--locked", "--package", "graylag-ebpf", "--package", "graylag"]))
+        run(Command::new("cargo").args([
+            "test",
+            "--quiet",
+            "--locked",
+            "--package",
+            "graylag-ebpf",
+            "--package",
+            "graylag",
+        ]))
     })?;
     let agent = build::agent()?;
     step("end-to-end tests", || end_to_end(&[]))?;
@@ -40,14 +51,28 @@ pub(crate) fn end_to_end(arguments: &[String]) -> Result<()> {
         let mut command = as_root(&program)?;
         command.env("RUST_BACKTRACE", "0").current_dir("tests").args(["--test-threads=4"]).args(arguments);
         run(&mut command).with_context(|| format!("tests of {name}"))?;
-        say(format!("{} took {} s", name.rsplit_once('-').map_or(&*name, |(n, _)| n), started.elapsed().as_secs()));
+        say(format!(
+            "{} took {} s",
+            name.rsplit_once('-').map_or(&*name, |(n, _)| n),
+            started.elapsed().as_secs()
+        ));
     }
     Ok(())
 }
 
 /// The tests that also run in the guests: static, for there is nothing else in there.
 pub(crate) fn guest_tests() -> Result<Vec<PathBuf>> {
-    let arguments = ["test", "--no-run", "--locked", "--package", "graylag-tests", "--test", "tcp_cases", "--target", HOST];
+    let arguments = [
+        "test",
+        "--no-run",
+        "--locked",
+        "--package",
+        "graylag-tests",
+        "--test",
+        "tcp_cases",
+        "--target",
+        HOST,
+    ];
     test_programs(&arguments, Some("-Ctarget-feature=+crt-static"))
 }
 

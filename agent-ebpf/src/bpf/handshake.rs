@@ -106,7 +106,13 @@ fn attempt_fails(sk: Sock<Direct>) {
         let outcome = Outcome::of_failed_connect(sk.error(), entry.soft_error);
         maps::add(&mut stats.outcomes[outcome as usize], 1);
         maps::record(&mut stats.handshake_failed, now - entry.began_ns);
-        debug!((), "handshake to port {}: {} after {} ns", entry.path.port, outcome.name(), now - entry.began_ns);
+        debug!(
+            (),
+            "handshake to port {}: {} after {} ns",
+            entry.path.port,
+            outcome.name(),
+            now - entry.began_ns
+        );
     }
     maps::remove_conn(sk.id());
 }

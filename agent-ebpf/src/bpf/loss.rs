@@ -5,9 +5,7 @@
 
 #![allow(unsafe_code)] // `no_mangle` for the frozen globals
 
-use aya_ebpf::{
-    EbpfContext, Global, macros::btf_tracepoint, programs::BtfTracePointContext,
-};
+use aya_ebpf::{EbpfContext, Global, macros::btf_tracepoint, programs::BtfTracePointContext};
 use graylag_ebpf::{
     counter::Counter,
     record::{Conn, PathStats, Retransmit, conn},

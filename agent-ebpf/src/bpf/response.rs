@@ -102,8 +102,6 @@ fn answered(entry: &mut Conn, waited: u64, now: u64) {
 /// A TCP connection that is past its handshake; the hooks fire for every kind of socket.
 #[inline(always)]
 fn carries_data(sk: Sock<Direct>) -> bool {
-    matches!(
-        sk.state(),
-        state::ESTABLISHED | state::FIN_WAIT1 | state::FIN_WAIT2 | state::CLOSE_WAIT
-    ) && sk.protocol() == TCP
+    matches!(sk.state(), state::ESTABLISHED | state::FIN_WAIT1 | state::FIN_WAIT2 | state::CLOSE_WAIT)
+        && sk.protocol() == TCP
 }

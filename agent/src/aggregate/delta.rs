@@ -51,7 +51,8 @@ fn began_anew(now: &PathStats, before: &PathStats) -> bool {
         ]);
         all
     };
-    now.resets < before.resets || counters(now).iter().zip(counters(before)).any(|(now, before)| *now < before)
+    now.resets < before.resets
+        || counters(now).iter().zip(counters(before)).any(|(now, before)| *now < before)
 }
 
 #[cfg(test)]

@@ -24,7 +24,8 @@ pub use series::{Ended, Series, SeriesSet};
 use crate::{
     collect::{Observation, Usage},
     model::{
-        Counts, Direction, Drops, HostTick, OTHER, Outcome, Path, Pending, Subject, SubjectTick, Tick, Transport, drops,
+        Counts, Direction, Drops, HostTick, OTHER, Outcome, Path, Pending, Subject, SubjectTick, Tick,
+        Transport, drops,
     },
 };
 
@@ -74,7 +75,8 @@ impl HostTotals {
         let keep = (-elapsed.as_secs_f64() / HALF_LIFE * std::f64::consts::LN_2).exp();
         self.rates.values_mut().for_each(|rate| *rate *= keep);
         for drops in &tick.drops {
-            let rate = self.rates.entry((drops.reason.clone(), drops.direction, drops.transport)).or_default();
+            let rate =
+                self.rates.entry((drops.reason.clone(), drops.direction, drops.transport)).or_default();
             *rate += (1.0 - keep) * drops.packets as f64 / elapsed.as_secs_f64();
         }
         self.rates.retain(|_, rate| *rate > 0.01);

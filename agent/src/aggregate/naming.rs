@@ -60,7 +60,11 @@ impl Naming {
     pub fn service(&self, transport: &'static str, port: u16, role: Role) -> Arc<str> {
         self.services
             .iter()
-            .find(|s| s.transport == transport && s.role == role && s.ports.iter().any(|range| range.contains(&port)))
+            .find(|s| {
+                s.transport == transport
+                    && s.role == role
+                    && s.ports.iter().any(|range| range.contains(&port))
+            })
             .map_or_else(|| format!("{transport}/{port}").into(), |s| s.name.clone())
     }
 }

@@ -112,7 +112,8 @@ impl<K: SeriesKey> SeriesSet<K> {
 
     /// Takes what happened in a look that began at `since`.
     pub fn add(&mut self, key: &K, counts: &Counts, pending: &Pending, since: Duration) {
-        let traffic = (counts.handshakes() + counts.segments_in + counts.segments_out + counts.response.count()) as f64;
+        let traffic =
+            (counts.handshakes() + counts.segments_in + counts.segments_out + counts.response.count()) as f64;
         let series = self.place(key, traffic, since);
         series.traffic += traffic;
         series.totals.add(counts);
@@ -208,7 +209,11 @@ mod tests {
     use crate::model::Role;
 
     fn subject(i: usize) -> Subject {
-        Subject { path: Path { peer: format!("p{i}").into(), address: None }, service: "tcp/1".into(), role: Role::Client }
+        Subject {
+            path: Path { peer: format!("p{i}").into(), address: None },
+            service: "tcp/1".into(),
+            role: Role::Client,
+        }
     }
 
     fn counts(n: u64) -> Counts {

@@ -84,13 +84,20 @@ pub fn check(config: Option<&Path>, json: bool) -> Result<u8> {
 
 fn environment(kernel: &mut Kernel) -> Vec<Item> {
     let cgroup = match kernel.cgroup() {
-        Some(root) if root.is_root => Item::new("cgroup2", "available", Some(root.path.display().to_string())),
+        Some(root) if root.is_root => {
+            Item::new("cgroup2", "available", Some(root.path.display().to_string()))
+        }
         Some(root) => Item::new(
             "cgroup2",
             "partial",
-            Some(format!("{} is not the root: only sockets of this cgroup are seen; mount the host's", root.path.display())),
+            Some(format!(
+                "{} is not the root: only sockets of this cgroup are seen; mount the host's",
+                root.path.display()
+            )),
         ),
-        None => Item::new("cgroup2", "missing", Some("mount one: mount -t cgroup2 none /sys/fs/cgroup".into())),
+        None => {
+            Item::new("cgroup2", "missing", Some("mount one: mount -t cgroup2 none /sys/fs/cgroup".into()))
+        }
     };
     let fentry = match kernel.probe_fentry() {
         Ok(()) => Item::new("fentry", "available", Some("not used".into())),
@@ -140,13 +147,20 @@ fn print(report: &Report) {
         }
     }
     if let Some(bytes) = report.map_memory_bytes {
-        println!("\nmaps take {:.1} MiB of kernel memory while graylag runs", bytes as f64 / f64::from(1 << 20));
+        println!(
+            "\nmaps take {:.1} MiB of kernel memory while graylag runs",
+            bytes as f64 / f64::from(1 << 20)
+        );
     }
     match &report.error {
         Some(error) => println!("\ngraylag cannot run here: {error}"),
         None => {
             let missing = report.signals.iter().filter(|s| s.state != "available").count();
-            println!("\n{} of {} signals fully available", report.signals.len() - missing, report.signals.len());
+            println!(
+                "\n{} of {} signals fully available",
+                report.signals.len() - missing,
+                report.signals.len()
+            );
         }
     }
 }

@@ -96,7 +96,14 @@ impl Collector {
             })
             .inspect_err(|error| tracing::warn!("interface counters are not read: {error:#}"))
             .ok();
-        Self { kernel, host, path_limit: u64::from(path_limit), last_ns: 0, looks: 0, suspects: HashMap::new() }
+        Self {
+            kernel,
+            host,
+            path_limit: u64::from(path_limit),
+            last_ns: 0,
+            looks: 0,
+            suspects: HashMap::new(),
+        }
     }
 
     /// The kernel half.
@@ -160,7 +167,8 @@ impl Collector {
 
         self.kernel.flush_log();
         seen.counters = self.kernel.counters()?;
-        let scanned = |counter: Counter| seen.counters[counter as usize].wrapping_sub(before[counter as usize]);
+        let scanned =
+            |counter: Counter| seen.counters[counter as usize].wrapping_sub(before[counter as usize]);
         seen.usage.paths = scanned(Counter::ScannedPath);
         seen.usage.connections = scanned(Counter::ScannedConnection);
         seen.drops = self.kernel.drops()?;

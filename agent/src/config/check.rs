@@ -27,7 +27,11 @@ pub fn checked(raw: &Raw, source: &Source<'_>) -> Result<Config, ConfigError> {
         services: services(&raw.service, source)?,
         thresholds: Thresholds {
             handshake_stall: duration(&raw.thresholds.handshake_stall, "thresholds.handshake_stall", source)?,
-            first_byte_stall: duration(&raw.thresholds.first_byte_stall, "thresholds.first_byte_stall", source)?,
+            first_byte_stall: duration(
+                &raw.thresholds.first_byte_stall,
+                "thresholds.first_byte_stall",
+                source,
+            )?,
             response_slow: duration(&raw.thresholds.response_slow, "thresholds.response_slow", source)?,
             lease: duration(&raw.thresholds.lease, "thresholds.lease", source)?,
         },
@@ -48,7 +52,8 @@ pub fn checked(raw: &Raw, source: &Source<'_>) -> Result<Config, ConfigError> {
 
 fn node(raw: &Raw) -> String {
     raw.node.name.clone().unwrap_or_else(|| {
-        std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "localhost".into(), |n| n.trim().into())
+        std::fs::read_to_string("/proc/sys/kernel/hostname")
+            .map_or_else(|_| "localhost".into(), |n| n.trim().into())
     })
 }
 
@@ -147,7 +152,12 @@ fn peers(raw: &[raw::Peer], source: &Source<'_>) -> Result<Vec<Peer>, ConfigErro
         name(&peer.name, "peer.name", source)?;
         if !names.insert(peer.name.get_ref()) {
             let problem = format!("`{}` is there twice", peer.name.get_ref());
-            return Err(source.error(peer.name.span(), "peer.name", problem, "give each peer a name of its own"));
+            return Err(source.error(
+                peer.name.span(),
+                "peer.name",
+                problem,
+                "give each peer a name of its own",
+            ));
         }
         let mut cidrs = Vec::new();
         for cidr in &peer.cidrs {
@@ -160,20 +170,32 @@ fn peers(raw: &[raw::Peer], source: &Source<'_>) -> Result<Vec<Peer>, ConfigErro
         }
         if cidrs.is_empty() {
             let problem = format!("`{}` has no addresses", peer.name.get_ref());
-            return Err(source.error(peer.name.span(), "peer.cidrs", problem, "add e.g. cidrs = [\"192.0.2.0/24\"]"));
+            return Err(source.error(
+                peer.name.span(),
+                "peer.cidrs",
+                problem,
+                "add e.g. cidrs = [\"192.0.2.0/24\"]",
+            ));
         }
         peers.push(Peer { name: peer.name.get_ref().clone(), cidrs, per_address: peer.per_address });
     }
     if cidrs_seen.len() > MOST {
         let problem = format!("{} prefixes", cidrs_seen.len());
-        return Err(source.error(0..0, "peer.cidrs", problem, &format!("at most {MOST} in all peers together")));
+        return Err(source.error(
+            0..0,
+            "peer.cidrs",
+            problem,
+            &format!("at most {MOST} in all peers together"),
+        ));
     }
     Ok(peers)
 }
 
 fn cidr_of(cidr: &Spanned<String>, source: &Source<'_>) -> Result<IpNet, ConfigError> {
     let text = cidr.get_ref();
-    let net = text.parse::<IpNet>().or_else(|error| text.parse::<std::net::IpAddr>().map(IpNet::from).map_err(|_| error));
+    let net = text
+        .parse::<IpNet>()
+        .or_else(|error| text.parse::<std::net::IpAddr>().map(IpNet::from).map_err(|_| error));
     net.map(|net| net.trunc()).map_err(|_| {
         let remedy = "use an address or a prefix such as 192.0.2.0/24 or 2001:db8::/32";
         source.error(cidr.span(), "peer.cidrs", format!("`{text}` is no CIDR"), remedy)
@@ -198,7 +220,12 @@ fn services(raw: &[raw::Service], source: &Source<'_>) -> Result<Vec<Service>, C
             "udp" => "udp",
             other => {
                 let problem = format!("`{other}` is no transport");
-                return Err(source.error(service.transport.span(), "service.transport", problem, "use tcp or udp"));
+                return Err(source.error(
+                    service.transport.span(),
+                    "service.transport",
+                    problem,
+                    "use tcp or udp",
+                ));
             }
         };
         if service.remote_ports.is_empty() && service.local_ports.is_empty() {
@@ -222,7 +249,9 @@ fn port(value: &Spanned<Port>, field: &str, source: &Source<'_>) -> Result<Range
     let range = match value.get_ref() {
         Port::Number(number) => u16::try_from(*number).ok().map(|port| port..=port),
         Port::Text(text) => match text.split_once('-') {
-            Some((low, high)) => low.trim().parse().ok().zip(high.trim().parse().ok()).map(|(low, high)| low..=high),
+            Some((low, high)) => {
+                low.trim().parse().ok().zip(high.trim().parse().ok()).map(|(low, high)| low..=high)
+            }
             None => text.trim().parse().ok().map(|port| port..=port),
         },
     };
@@ -231,7 +260,12 @@ fn port(value: &Spanned<Port>, field: &str, source: &Source<'_>) -> Result<Range
             Port::Number(number) => number.to_string(),
             Port::Text(text) => format!("`{text}`"),
         };
-        source.error(value.span(), field, format!("{shown} is no port"), "use 1 to 65535, or a range such as \"8000-8100\"")
+        source.error(
+            value.span(),
+            field,
+            format!("{shown} is no port"),
+            "use 1 to 65535, or a range such as \"8000-8100\"",
+        )
     })
 }
 
@@ -289,7 +323,10 @@ mod tests {
                 "[[peer]]\nname = \"a\"\ncidrs = [\"10.0.0.0/8\"]\n[[peer]]\nname = \"a\"\ncidrs = [\"11.0.0.0/8\"]",
                 "g.toml:5: peer.name: `a` is there twice; give each peer a name of its own",
             ),
-            ("[[peer]]\nname = \"a\"\ncidrs = []", "g.toml:2: peer.cidrs: `a` has no addresses; add e.g. cidrs = [\"192.0.2.0/24\"]"),
+            (
+                "[[peer]]\nname = \"a\"\ncidrs = []",
+                "g.toml:2: peer.cidrs: `a` has no addresses; add e.g. cidrs = [\"192.0.2.0/24\"]",
+            ),
             (
                 "[[service]]\nname = \"a\"\nlocal_ports = [70000]",
                 "g.toml:3: service.local_ports: 70000 is no port; use 1 to 65535, or a range such as \"8000-8100\"",
@@ -302,23 +339,39 @@ mod tests {
                 "[thresholds]\nlease = \"soon\"",
                 "g.toml:2: thresholds.lease: `soon`: expected number at 0; use a duration such as \"500ms\" or \"2s\"",
             ),
-            ("[collect]\ninterval = \"1ms\"", "g.toml:2: collect.interval: `1ms` is out of range; use 100ms to 10s"),
+            (
+                "[collect]\ninterval = \"1ms\"",
+                "g.toml:2: collect.interval: `1ms` is out of range; use 100ms to 10s",
+            ),
             (
                 "[api]\nlisten = \"0.0.0.0:9464\"",
                 "g.toml:2: api.listen: 0.0.0.0 is not a loopback address; the API has no authentication: use 127.0.0.1 or [::1]",
             ),
-            ("[limits]\nconnections = 3", "g.toml:2: limits.connections: 3 is out of range; use 256 to 16777216"),
-            ("[paths]\nclient_prefix_v4 = 33", "g.toml:2: paths.client_prefix_v4: 33 bits; an address has 0 to 32"),
+            (
+                "[limits]\nconnections = 3",
+                "g.toml:2: limits.connections: 3 is out of range; use 256 to 16777216",
+            ),
+            (
+                "[paths]\nclient_prefix_v4 = 33",
+                "g.toml:2: paths.client_prefix_v4: 33 bits; an address has 0 to 32",
+            ),
             (
                 "[scope]\nnetwork_namespaces = [\"blue\"]",
                 "g.toml:2: scope.network_namespaces: `blue` is no namespace; use \"all\", \"host\" or a path such as \"/run/netns/blue\"",
             ),
-            ("[kernel]\nlog = \"loud\"", "g.toml:2: kernel.log: `loud` is no level; use off, warn, info or debug"),
+            (
+                "[kernel]\nlog = \"loud\"",
+                "g.toml:2: kernel.log: `loud` is no level; use off, warn, info or debug",
+            ),
         ];
         for (text, expected) in rows {
             assert_eq!(error(text), expected);
         }
         assert!(error("[node\n").starts_with("g.toml:1: "), "{}", error("[node\n"));
-        assert!(error("[limits]\npaths = \"many\"").starts_with("g.toml:2: invalid type"), "{}", error("[limits]\npaths = \"many\""));
+        assert!(
+            error("[limits]\npaths = \"many\"").starts_with("g.toml:2: invalid type"),
+            "{}",
+            error("[limits]\npaths = \"many\"")
+        );
     }
 }

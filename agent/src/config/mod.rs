@@ -151,7 +151,8 @@ impl Config {
     pub fn print(path: Option<&Path>) -> anyhow::Result<String> {
         // What does not pass the check is not printed as if it could be used.
         Self::load(path)?;
-        let path = path.map(Path::to_owned).or_else(|| Some(DEFAULT_PATH.into()).filter(|p: &PathBuf| p.exists()));
+        let path =
+            path.map(Path::to_owned).or_else(|| Some(DEFAULT_PATH.into()).filter(|p: &PathBuf| p.exists()));
         let text = path.map(std::fs::read_to_string).transpose()?.unwrap_or_default();
         Ok(toml::to_string_pretty(&toml::from_str::<raw::Raw>(&text)?)?)
     }

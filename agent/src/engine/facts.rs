@@ -43,7 +43,12 @@ impl Facts {
     pub fn of(kernel: &Kernel, node: String, limits: Limits) -> Self {
         let unreachable = kernel.not_adopted();
         let not_adopted = unreachable.first().map(|first| {
-            format!("{} namespaces could not be entered, e.g. {}: {}", unreachable.len(), first.inode, first.reason)
+            format!(
+                "{} namespaces could not be entered, e.g. {}: {}",
+                unreachable.len(),
+                first.inode,
+                first.reason
+            )
         });
         Self {
             node,
@@ -88,9 +93,10 @@ impl Facts {
                 (Availability::Full, Signal::HandshakeServer) => {
                     measured.connections.unwrap_or(1.0) * measured.half_open.unwrap_or(1.0)
                 }
-                (Availability::Full, Signal::HandshakeClient | Signal::Response | Signal::Loss | Signal::Segments) => {
-                    measured.connections.unwrap_or(1.0)
-                }
+                (
+                    Availability::Full,
+                    Signal::HandshakeClient | Signal::Response | Signal::Loss | Signal::Segments,
+                ) => measured.connections.unwrap_or(1.0),
                 (Availability::Full, _) => 1.0,
             };
             Some((signal.name(), share))

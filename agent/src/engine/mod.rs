@@ -115,7 +115,9 @@ impl Engine {
         let before: Vec<Condition> = inner.judge.conditions().cloned().collect();
         let troubled: BTreeSet<_> = before
             .iter()
-            .filter_map(|c| if let Target::Subject(subject) = &c.key.target { Some(subject.clone()) } else { None })
+            .filter_map(|c| {
+                if let Target::Subject(subject) = &c.key.target { Some(subject.clone()) } else { None }
+            })
             .collect();
         let tick = inner.aggregator.absorb(seen, late, &troubled);
         let transitions = inner.judge.observe(&tick);
@@ -249,7 +251,13 @@ impl Inner {
     fn stamp(&self, now: Duration) -> Stamp {
         // What is said holds until the next look but two: by then a reader must have heard again.
         let valid_until = self.wall(now + self.interval * 3 + Duration::from_secs(1));
-        Stamp { schema: SCHEMA, epoch: self.epoch, sequence: self.sequence, time: self.wall(now), valid_until }
+        Stamp {
+            schema: SCHEMA,
+            epoch: self.epoch,
+            sequence: self.sequence,
+            time: self.wall(now),
+            valid_until,
+        }
     }
 
     fn wall(&self, at: Duration) -> Timestamp {

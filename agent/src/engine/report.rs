@@ -26,7 +26,12 @@ impl Inner {
             kernel: self.facts.kernel.clone(),
             uptime: now.saturating_sub(self.started).as_secs_f64(),
             conditions: self.judge.conditions().map(|c| self.condition(c, c.phase, now)).collect(),
-            subjects: self.aggregator.subjects().iter().map(|(subject, series)| self.subject(subject, series)).collect(),
+            subjects: self
+                .aggregator
+                .subjects()
+                .iter()
+                .map(|(subject, series)| self.subject(subject, series))
+                .collect(),
             drops: self.drops(),
             signals: self.signals(),
             maps: self.maps(),
@@ -138,7 +143,12 @@ impl Inner {
                 Availability::Missing(reason) => (false, Some(reason)),
             };
             let coverage = self.agent.coverage.iter().find(|(name, _)| *name == signal.name());
-            SignalStatus { name: signal.name().into(), available, coverage: coverage.map(|(_, share)| *share), reason }
+            SignalStatus {
+                name: signal.name().into(),
+                available,
+                coverage: coverage.map(|(_, share)| *share),
+                reason,
+            }
         };
         Signal::ALL.iter().map(status).collect()
     }

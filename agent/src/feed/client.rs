@@ -61,7 +61,10 @@ impl Client {
 
     /// `/v1/watch`: calls `each` with every message until the agent ends or `each` says no. `each` gets the JSON as it
     /// came, and the message where this version understands it.
-    pub async fn watch(&self, mut each: impl FnMut(&str, Option<Message>) -> bool) -> Result<(), ClientError> {
+    pub async fn watch(
+        &self,
+        mut each: impl FnMut(&str, Option<Message>) -> bool,
+    ) -> Result<(), ClientError> {
         let mut body = self.get("/v1/watch").await?;
         let mut pending = Vec::new();
         while let Some(frame) = body.frame().await {

@@ -55,7 +55,13 @@ fn histogram(text: &mut String, name: &str, attributes: &Attributes, distributio
     line(text, &format!("{name}_count"), attributes, None, distribution.count());
 }
 
-fn line(text: &mut String, name: &str, attributes: &Attributes, bound: Option<&str>, value: impl std::fmt::Display) {
+fn line(
+    text: &mut String,
+    name: &str,
+    attributes: &Attributes,
+    bound: Option<&str>,
+    value: impl std::fmt::Display,
+) {
     text.push_str(name);
     let mut separator = '{';
     let mut label = |text: &mut String, key: &str, value: &str| {
@@ -140,10 +146,23 @@ mod tests {
             distribution.record(Duration::from_millis(ms));
         }
         let mut text = String::new();
-        let point = Point { attributes: Vec::new(), since: Duration::ZERO, value: Value::Distribution(distribution) };
+        let point =
+            Point { attributes: Vec::new(), since: Duration::ZERO, value: Value::Distribution(distribution) };
         write(&mut text, Id::Rtt.metric(), &[point]);
-        for expected in ["bucket{le=\"0.000244140625\"} 0", "bucket{le=\"0.00390625\"} 1", "bucket{le=\"1\"} 2", "bucket{le=\"4\"} 3", "bucket{le=\"64\"} 4", "bucket{le=\"+Inf\"} 4", "_sum 7.002", "_count 4"] {
-            assert!(text.contains(&format!("graylag_tcp_rtt_seconds_{}\n", expected.trim_start_matches('_'))), "{expected}\n{text}");
+        for expected in [
+            "bucket{le=\"0.000244140625\"} 0",
+            "bucket{le=\"0.00390625\"} 1",
+            "bucket{le=\"1\"} 2",
+            "bucket{le=\"4\"} 3",
+            "bucket{le=\"64\"} 4",
+            "bucket{le=\"+Inf\"} 4",
+            "_sum 7.002",
+            "_count 4",
+        ] {
+            assert!(
+                text.contains(&format!("graylag_tcp_rtt_seconds_{}\n", expected.trim_start_matches('_'))),
+                "{expected}\n{text}"
+            );
         }
     }
 }

@@ -191,7 +191,8 @@ async fn healthz(State(shared): State<Arc<Shared>>) -> Response {
     let limit = shared.source.stale_after();
     match shared.source.age() {
         Some(age) if age > limit => {
-            (StatusCode::SERVICE_UNAVAILABLE, format!("the last look at the kernel was {age:.1?} ago\n")).into_response()
+            (StatusCode::SERVICE_UNAVAILABLE, format!("the last look at the kernel was {age:.1?} ago\n"))
+                .into_response()
         }
         _ => "ok\n".into_response(),
     }
@@ -220,7 +221,8 @@ async fn status(State(shared): State<Arc<Shared>>) -> Response {
 
 async fn watching(State(shared): State<Arc<Shared>>) -> Response {
     let Ok(place) = shared.watchers.clone().try_acquire_owned() else {
-        return (StatusCode::SERVICE_UNAVAILABLE, format!("{WATCHERS} readers are watching already\n")).into_response();
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("{WATCHERS} readers are watching already\n"))
+            .into_response();
     };
     // Subscribed before the state is taken, so that nothing falls between.
     let messages = BroadcastStream::new(shared.messages.subscribe());
@@ -247,7 +249,10 @@ async fn watching(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 /// The stream, holding its place among the readers as long as it lives.
-fn held<S>(events: S, place: tokio::sync::OwnedSemaphorePermit) -> impl Stream<Item = Result<Event, Infallible>>
+fn held<S>(
+    events: S,
+    place: tokio::sync::OwnedSemaphorePermit,
+) -> impl Stream<Item = Result<Event, Infallible>>
 where
     S: Stream<Item = Event>,
 {

@@ -138,9 +138,21 @@ mod tests {
     #[test]
     fn handshake_stall_row_by_row() {
         let rows = [
-            ("accept queue full", HandshakeFacts { accept_queue_overflow: 9, ..server() }, Blame::LocalProcess),
-            ("request queue full", HandshakeFacts { request_queue_overflow: 9, ..server() }, Blame::LocalHost),
-            ("host drops, server", HandshakeFacts { host_drops: true, pending: 4, ..server() }, Blame::LocalHost),
+            (
+                "accept queue full",
+                HandshakeFacts { accept_queue_overflow: 9, ..server() },
+                Blame::LocalProcess,
+            ),
+            (
+                "request queue full",
+                HandshakeFacts { request_queue_overflow: 9, ..server() },
+                Blame::LocalHost,
+            ),
+            (
+                "host drops, server",
+                HandshakeFacts { host_drops: true, pending: 4, ..server() },
+                Blame::LocalHost,
+            ),
             ("SYN repeated", HandshakeFacts { pending: 4, syn_repeated: 4, ..server() }, Blame::PathTransmit),
             ("SYN not repeated", HandshakeFacts { pending: 4, ..server() }, Blame::PathReceive),
             ("some repeated", HandshakeFacts { pending: 4, syn_repeated: 2, ..server() }, Blame::Unknown),
@@ -148,7 +160,11 @@ mod tests {
             ("host drops, client", HandshakeFacts { host_drops: true, ..client() }, Blame::LocalHost),
             ("everywhere", HandshakeFacts { stalling_paths: 5, ..client() }, Blame::LocalHost),
             ("two of six", HandshakeFacts { stalling_paths: 2, ..client() }, Blame::PeerHost),
-            ("the only two", HandshakeFacts { stalling_paths: 2, active_paths: 2, ..client() }, Blame::PeerHost),
+            (
+                "the only two",
+                HandshakeFacts { stalling_paths: 2, active_paths: 2, ..client() },
+                Blame::PeerHost,
+            ),
             ("ICMP", HandshakeFacts { unreachable: 8, ..client() }, Blame::PathTransmit),
             ("data lost too", HandshakeFacts { path: LOSSY_PATH, ..client() }, Blame::PathTransmit),
             ("data flows", client(), Blame::PeerHost),

@@ -19,7 +19,13 @@ pub struct HostDrops {
 
 impl HostDrops {
     /// Takes one look: `dropped` of `all` packets. Returns the phase before, where it changed.
-    pub fn look(&mut self, settings: &Settings, at: Duration, dropped: u64, all: Option<u64>) -> Option<Phase> {
+    pub fn look(
+        &mut self,
+        settings: &Settings,
+        at: Duration,
+        dropped: u64,
+        all: Option<u64>,
+    ) -> Option<Phase> {
         let share = all.map_or(1.0, |all| dropped as f64 / (all.max(dropped).max(1)) as f64);
         let bad = dropped >= settings.drops_least && share >= settings.drops_share;
         let test = settings.drops;

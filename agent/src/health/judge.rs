@@ -14,8 +14,8 @@ use super::{
     stall::{Sample, Stall},
 };
 use crate::model::{
-    Blame, Condition, ConditionKey, ConditionName, Counts, Direction, Distribution, Evidence, Interval, Outcome, Path,
-    Pending, Phase, Role, Subject, SubjectTick, Target, Tick, Transition,
+    Blame, Condition, ConditionKey, ConditionName, Counts, Direction, Distribution, Evidence, Interval,
+    Outcome, Path, Pending, Phase, Role, Subject, SubjectTick, Target, Tick, Transition,
     drops::{DropClass, class},
 };
 
@@ -145,7 +145,10 @@ impl Judge {
             return Standing::Troubled;
         }
         match self.subjects.get(subject) {
-            Some(state) if state.handshake.sufficient(&self.settings) || state.first_byte.sufficient(&self.settings) => {
+            Some(state)
+                if state.handshake.sufficient(&self.settings)
+                    || state.first_byte.sufficient(&self.settings) =>
+            {
                 Standing::Healthy
             }
             _ => Standing::Insufficient,
@@ -162,7 +165,9 @@ impl Judge {
         let mut standing: BTreeSet<Subject> = self
             .conditions
             .keys()
-            .filter_map(|key| if let Target::Subject(subject) = &key.target { Some(subject.clone()) } else { None })
+            .filter_map(
+                |key| if let Target::Subject(subject) = &key.target { Some(subject.clone()) } else { None },
+            )
             .collect();
         for seen in &tick.subjects {
             standing.remove(&seen.subject);
@@ -191,7 +196,8 @@ impl Judge {
             }
             let answers = seen.counts.first_byte.count() + seen.counts.response.count();
             if answers > 0 {
-                *self.answers.entry((seen.subject.service.clone(), seen.subject.role)).or_default() += answers;
+                *self.answers.entry((seen.subject.service.clone(), seen.subject.role)).or_default() +=
+                    answers;
             }
         }
     }
@@ -248,7 +254,8 @@ impl Judge {
     }
 
     fn observe_drops(&mut self, tick: &Tick, late: bool, transitions: &mut Vec<Transition>) {
-        let mut now: BTreeMap<(String, Direction), u64> = self.drops.keys().map(|key| (key.clone(), 0)).collect();
+        let mut now: BTreeMap<(String, Direction), u64> =
+            self.drops.keys().map(|key| (key.clone(), 0)).collect();
         for drops in &tick.host.drops {
             if matches!(class(&drops.reason), DropClass::Capacity(_)) {
                 *now.entry((drops.reason.to_string(), drops.direction)).or_default() += drops.packets;
@@ -319,14 +326,13 @@ impl Judge {
     }
 
     fn drops_for_want_of_room(&self) -> bool {
-        self.conditions
-            .values()
-            .any(|c| c.key.name == ConditionName::HostDrops && c.phase == Phase::Raised)
+        self.conditions.values().any(|c| c.key.name == ConditionName::HostDrops && c.phase == Phase::Raised)
     }
 
     /// What the blame of one subject needs of all others, once per tick.
     fn surroundings(&self, at: Duration) -> Surroundings {
-        let mut around = Surroundings { host_drops: self.drops_for_want_of_room(), ..Surroundings::default() };
+        let mut around =
+            Surroundings { host_drops: self.drops_for_want_of_room(), ..Surroundings::default() };
         let mut active = [BTreeSet::new(), BTreeSet::new()];
         let mut stalling = [BTreeSet::new(), BTreeSet::new()];
         for (subject, state) in &self.subjects {
@@ -398,7 +404,8 @@ impl SubjectState {
             let x = median.as_secs_f64().log2();
             // Slow enough not to follow an incident, quick enough to follow a route change within minutes.
             const WEIGHT: f64 = 0.01;
-            self.usual_rtt = if self.usual_rtt == 0.0 { x } else { self.usual_rtt + WEIGHT * (x - self.usual_rtt) };
+            self.usual_rtt =
+                if self.usual_rtt == 0.0 { x } else { self.usual_rtt + WEIGHT * (x - self.usual_rtt) };
             self.current_rtt = median;
         }
     }
@@ -407,7 +414,13 @@ impl SubjectState {
         self.rtt.quantile(0.99).unwrap_or_default()
     }
 
-    fn handshake_verdict(&self, role: Role, sample: &Sample<'_>, path: PathFacts, around: &Surroundings) -> Verdict {
+    fn handshake_verdict(
+        &self,
+        role: Role,
+        sample: &Sample<'_>,
+        path: PathFacts,
+        around: &Surroundings,
+    ) -> Verdict {
         let (n, bad) = self.handshake.evidence();
         let blame = blame_handshake(&HandshakeFacts {
             role,
@@ -423,16 +436,27 @@ impl SubjectState {
             active_paths: around.active_paths[role as usize],
         });
         let pending = sample.pending.at_least(sample.bound);
-        let text = format!("{bad} of {n} handshakes not complete within {:.1?}, {pending} hanging now", sample.bound);
+        let text = format!(
+            "{bad} of {n} handshakes not complete within {:.1?}, {pending} hanging now",
+            sample.bound
+        );
         Verdict { name: ConditionName::HandshakeStall, blame, n, bad, text }
     }
 
-    fn first_byte_verdict(&self, role: Role, sample: &Sample<'_>, path: PathFacts, around: &Surroundings) -> Verdict {
+    fn first_byte_verdict(
+        &self,
+        role: Role,
+        sample: &Sample<'_>,
+        path: PathFacts,
+        around: &Surroundings,
+    ) -> Verdict {
         let (n, bad) = self.first_byte.evidence();
         let blame = blame_first_byte(&FirstByteFacts { role, path, host_drops: around.host_drops });
         let pending = sample.pending.at_least(sample.bound);
-        let text =
-            format!("{bad} of {n} connections without a first byte within {:.1?}, {pending} waiting now", sample.bound);
+        let text = format!(
+            "{bad} of {n} connections without a first byte within {:.1?}, {pending} waiting now",
+            sample.bound
+        );
         Verdict { name: ConditionName::FirstByteStall, blame, n, bad, text }
     }
 
@@ -452,7 +476,8 @@ impl SubjectState {
             return true;
         }
         let (usual, current) = (self.usual_rtt.exp2(), self.current_rtt.as_secs_f64());
-        let slower = self.response.current().unwrap_or_default().saturating_sub(self.response.usual()).as_secs_f64();
+        let slower =
+            self.response.current().unwrap_or_default().saturating_sub(self.response.usual()).as_secs_f64();
         self.usual_rtt != 0.0 && current >= usual * RTT_FACTOR && current - usual >= RTT_SHARE * slower
     }
 }

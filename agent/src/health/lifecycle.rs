@@ -83,7 +83,9 @@ impl Lifecycle {
                     self.phase = Phase::Raised;
                 } else if self.phase == Phase::Raised && at >= self.valid_until(settings) {
                     self.phase = Phase::Recovering;
-                } else if self.phase == Phase::Recovering && at >= self.last_bad + self.lease(settings) + settings.quiet {
+                } else if self.phase == Phase::Recovering
+                    && at >= self.last_bad + self.lease(settings) + settings.quiet
+                {
                     self.clear(at);
                 }
             }
@@ -92,7 +94,8 @@ impl Lifecycle {
     }
 
     fn raise(&mut self, settings: &Settings, at: Duration) {
-        let relapsed = self.cleared_at.is_some_and(|end| at.saturating_sub(end) < settings.quiet * RELAPSE_PERIODS);
+        let relapsed =
+            self.cleared_at.is_some_and(|end| at.saturating_sub(end) < settings.quiet * RELAPSE_PERIODS);
         self.back_off = if relapsed { (self.back_off + 1).min(MOST_BACK_OFF) } else { 0 };
         self.phase = Phase::Raised;
         self.since = at;

@@ -78,7 +78,8 @@ impl Shift {
             }
         } else {
             let usual = self.usual();
-            let slow = batch.iter().filter(|(d, _)| *d > usual.mul_f64(limits.factor)).map(|(_, n)| n).sum::<u64>();
+            let slow =
+                batch.iter().filter(|(d, _)| *d > usual.mul_f64(limits.factor)).map(|(_, n)| n).sum::<u64>();
             self.excursion = (self.excursion.0 + batch.count(), self.excursion.1 + slow);
         }
         let matters = self.current.is_some_and(|median| {

@@ -6,8 +6,8 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{Bernoulli, Cusum, Judge, Settings, Shift, Standing};
 use crate::model::{
-    Blame, ConditionName, Counts, Direction, Distribution, Drops, HostTick, Outcome, Path, Pending, Phase, Role,
-    Subject, SubjectTick, Tick, Transition, Transport,
+    Blame, ConditionName, Counts, Direction, Distribution, Drops, HostTick, Outcome, Path, Pending, Phase,
+    Role, Subject, SubjectTick, Tick, Transition, Transport,
 };
 
 const LOOK: Duration = Duration::from_millis(500);
@@ -307,7 +307,13 @@ fn a_host_that_slept_accuses_nobody() {
             (0..10).for_each(|_| tick.counts.handshake.record(Duration::from_millis(2900)));
         }
         world.at += LOOK + late;
-        let tick = Tick { at: world.at, elapsed: LOOK + late, late, subjects: vec![tick], host: HostTick::default() };
+        let tick = Tick {
+            at: world.at,
+            elapsed: LOOK + late,
+            late,
+            subjects: vec![tick],
+            host: HostTick::default(),
+        };
         let transitions = world.judge.observe(&tick);
         world.transitions.extend(transitions);
     }

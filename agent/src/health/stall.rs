@@ -51,7 +51,13 @@ impl Stall {
     /// An attempt is a stall from the moment it is older than the bound, and once: stalls that ended and the growth of
     /// those that are pending are added up, so that one which ends only moves. What ends earlier without completing counts from half the bound on
     /// (callers give up at round numbers, just before it); an answer that is a refusal comes quickly and is no trial.
-    pub fn look(&mut self, settings: &Settings, at: Duration, sample: Sample<'_>, judged: bool) -> Option<Phase> {
+    pub fn look(
+        &mut self,
+        settings: &Settings,
+        at: Duration,
+        sample: Sample<'_>,
+        judged: bool,
+    ) -> Option<Phase> {
         let slow = sample.completed.at_least(sample.bound);
         let given_up = sample.failed.at_least(sample.bound / 2);
         let pending = sample.pending.at_least(sample.bound);
@@ -140,7 +146,8 @@ mod tests {
         let (completed, failed) = (of(completed), of(failed));
         let mut ages = Ages::default();
         pending.iter().for_each(|ms| ages.push(Duration::from_millis(*ms)));
-        let sample = Sample { completed: &completed, failed: &failed, pending: &ages, bound: Duration::from_secs(1) };
+        let sample =
+            Sample { completed: &completed, failed: &failed, pending: &ages, bound: Duration::from_secs(1) };
         stall.look(&Settings::default(), Duration::from_millis(at), sample, true)
     }
 

@@ -87,7 +87,9 @@ impl KernelTypes {
         loop {
             found = match &found {
                 Type::Typedef(t) => self.btf.resolve_chained_type(t).ok()?,
-                Type::Const(t) | Type::Volatile(t) | Type::Restrict(t) => self.btf.resolve_chained_type(t).ok()?,
+                Type::Const(t) | Type::Volatile(t) | Type::Restrict(t) => {
+                    self.btf.resolve_chained_type(t).ok()?
+                }
                 Type::TypeTag(t) => self.btf.resolve_chained_type(t).ok()?,
                 _ => return Some(found),
             };
@@ -98,7 +100,9 @@ impl KernelTypes {
     /// tracepoint. From `btf_trace_NAME`, whose first parameter is the tracepoint's private data.
     pub fn tracepoint(&self, name: &str) -> Option<Vec<String>> {
         let types = self.btf.resolve_types_by_name(&format!("btf_trace_{name}")).ok()?;
-        let Type::Typedef(typedef) = types.into_iter().find(|t| matches!(t, Type::Typedef(_)))? else { return None };
+        let Type::Typedef(typedef) = types.into_iter().find(|t| matches!(t, Type::Typedef(_)))? else {
+            return None;
+        };
         let Type::Ptr(pointer) = self.btf.resolve_chained_type(&typedef).ok()? else { return None };
         let Type::FuncProto(prototype) = self.btf.resolve_chained_type(&pointer).ok()? else { return None };
         prototype

@@ -25,7 +25,14 @@ pub fn request_queue_full_at_backlog() -> Option<bool> {
 
 /// One connection, or an attempt at one, to a listener that has room for no request.
 fn try_connection() -> io::Result<()> {
-    let socket = || socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None);
+    let socket = || {
+        socket_with(
+            AddressFamily::INET,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            None,
+        )
+    };
     let listener = socket()?;
     bind(&listener, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))?;
     listen(&listener, 0)?;
@@ -48,7 +55,12 @@ fn full_queues() -> Option<u64> {
     let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
     let (names, values) = (lines.next()?, lines.next()?);
     let counters = names.split_whitespace().zip(values.split_whitespace());
-    Some(counters.filter(|(name, _)| name.starts_with("TCPReqQFull")).filter_map(|(_, n)| n.parse::<u64>().ok()).sum())
+    Some(
+        counters
+            .filter(|(name, _)| name.starts_with("TCPReqQFull"))
+            .filter_map(|(_, n)| n.parse::<u64>().ok())
+            .sum(),
+    )
 }
 
 #[cfg(test)]

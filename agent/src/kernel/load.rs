@@ -150,8 +150,10 @@ fn attach_one(
             loaded.attach().map_err(|e| chain(&e))?;
         }
         Hook::CgroupIngress | Hook::CgroupEgress => {
-            let root = cgroup.ok_or("no cgroup2 hierarchy is mounted; mount one: mount -t cgroup2 none /sys/fs/cgroup")?;
-            let directory = std::fs::File::open(&root.path).map_err(|e| format!("{}: {e}", root.path.display()))?;
+            let root = cgroup
+                .ok_or("no cgroup2 hierarchy is mounted; mount one: mount -t cgroup2 none /sys/fs/cgroup")?;
+            let directory =
+                std::fs::File::open(&root.path).map_err(|e| format!("{}: {e}", root.path.display()))?;
             let loaded: &mut CgroupSkb =
                 ebpf.program_mut(program.name).ok_or_else(unknown)?.try_into().map_err(|e| chain(&e))?;
             loaded.load().map_err(|e| chain(&e))?;
@@ -185,8 +187,11 @@ fn attach_one(
 /// See [`super::Kernel::probe_fentry`].
 pub fn probe_fentry(ebpf: &mut Ebpf) -> Result<(), String> {
     let btf = Btf::from_sys_fs().map_err(|e| chain(&e))?;
-    let program: &mut FEntry =
-        ebpf.program_mut("probe_fentry").ok_or("not in the kernel object")?.try_into().map_err(|e| chain(&e))?;
+    let program: &mut FEntry = ebpf
+        .program_mut("probe_fentry")
+        .ok_or("not in the kernel object")?
+        .try_into()
+        .map_err(|e| chain(&e))?;
     program.load("tcp_connect", &btf).map_err(|e| chain(&e))
 }
 
@@ -198,7 +203,11 @@ fn check_prototype(types: &KernelTypes, name: &str, expected: &[&str]) -> Result
     if found.len() >= expected.len() && found.iter().zip(expected).all(|(f, e)| f == e) {
         return Ok(());
     }
-    Err(format!("tracepoint {name} has arguments ({}), expected ({}, …)", found.join(", "), expected.join(", ")))
+    Err(format!(
+        "tracepoint {name} has arguments ({}), expected ({}, …)",
+        found.join(", "),
+        expected.join(", ")
+    ))
 }
 
 /// Before Linux 5.11 maps count against RLIMIT_MEMLOCK.

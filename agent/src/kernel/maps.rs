@@ -112,7 +112,10 @@ pub fn insert_peers(ebpf: &mut Ebpf, peers: &[PeerPrefix]) -> Result<(), KernelE
 }
 
 /// Removes peers that are no longer configured.
-pub fn remove_peers<'a>(ebpf: &mut Ebpf, peers: impl Iterator<Item = &'a PeerPrefix>) -> Result<(), KernelError> {
+pub fn remove_peers<'a>(
+    ebpf: &mut Ebpf,
+    peers: impl Iterator<Item = &'a PeerPrefix>,
+) -> Result<(), KernelError> {
     let mut trie = open_mut!(ebpf, "PEERS", LpmTrie<_, Raw<Address>, Raw<Peer>>);
     for peer in peers {
         absent_is_fine("PEERS", trie.remove(&peer_key(peer)))?;
@@ -163,12 +166,18 @@ pub fn drops(ebpf: &Ebpf) -> Result<Vec<(u32, u64)>, KernelError> {
 /// Receive-buffer drops by UDP port.
 pub fn udp_drops(ebpf: &Ebpf) -> Result<Vec<(UdpPort, u64)>, KernelError> {
     let map = open!(ebpf, "UDP_DROPS", HashMap<_, Raw<UdpPort>, u64>);
-    map.iter().map(|entry| entry.map(|(port, n)| (port.0, n))).collect::<Result<_, _>>().map_err(failed("UDP_DROPS"))
+    map.iter()
+        .map(|entry| entry.map(|(port, n)| (port.0, n)))
+        .collect::<Result<_, _>>()
+        .map_err(failed("UDP_DROPS"))
 }
 
 /// Forgets a path; a connection that still uses it starts it anew.
 pub fn remove_path(ebpf: &mut Ebpf, key: &PathKey) -> Result<(), KernelError> {
-    absent_is_fine("PATHS", open_mut!(ebpf, "PATHS", HashMap<_, Raw<PathKey>, Raw<PathStats>>).remove(&Raw(*key)))
+    absent_is_fine(
+        "PATHS",
+        open_mut!(ebpf, "PATHS", HashMap<_, Raw<PathKey>, Raw<PathStats>>).remove(&Raw(*key)),
+    )
 }
 
 /// Forgets a connection.

@@ -127,7 +127,9 @@ impl Kernel {
         }
         let program_stats = if settings.program_stats {
             aya::sys::enable_stats(aya::sys::Stats::RunTime)
-                .inspect_err(|e| tracing::warn!("program run time is not measured: {e} (needs CAP_SYS_ADMIN)"))
+                .inspect_err(|e| {
+                    tracing::warn!("program run time is not measured: {e} (needs CAP_SYS_ADMIN)")
+                })
                 .ok()
         } else {
             None
@@ -318,7 +320,9 @@ impl Kernel {
     pub fn missed_runs(&self) -> u64 {
         let missed = |fd: RawFd| maps::fdinfo(fd, "recursion_misses:").unwrap_or(0);
         let programs = self.programs().filter(|(_, state)| **state == ProgramState::Attached);
-        programs.filter_map(|(p, _)| Some(missed(self.ebpf.program(p.name)?.fd().ok()?.as_fd().as_raw_fd()))).sum()
+        programs
+            .filter_map(|(p, _)| Some(missed(self.ebpf.program(p.name)?.fd().ok()?.as_fd().as_raw_fd())))
+            .sum()
     }
 
     /// Runs the adopting iterator once in every namespace that can be entered.

@@ -30,7 +30,10 @@ pub fn own() -> std::io::Result<u32> {
 }
 
 /// Runs `inside` once in each namespace that a process lives in or that has a name, of those in `scope`.
-pub fn for_each(scope: Option<&BTreeSet<u32>>, mut inside: impl FnMut() -> Option<u64> + Send) -> Vec<Unreachable> {
+pub fn for_each(
+    scope: Option<&BTreeSet<u32>>,
+    mut inside: impl FnMut() -> Option<u64> + Send,
+) -> Vec<Unreachable> {
     let own = own().ok();
     let mut unreachable = Vec::new();
     for (inode, path) in all() {
@@ -44,8 +47,9 @@ pub fn for_each(scope: Option<&BTreeSet<u32>>, mut inside: impl FnMut() -> Optio
             thread::scope(|scope| {
                 let entered = scope.spawn(|| {
                     let file = File::open(&path).map_err(|e| e.to_string())?;
-                    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
-                        .map_err(|e| format!("setns: {e} (entering another namespace needs CAP_SYS_ADMIN)"))?;
+                    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).map_err(
+                        |e| format!("setns: {e} (entering another namespace needs CAP_SYS_ADMIN)"),
+                    )?;
                     inside().ok_or_else(|| "the iterator failed".to_owned())
                 });
                 entered.join().unwrap_or_else(|_| Err("the thread ended early".into()))

@@ -117,8 +117,16 @@ pub struct Program {
 }
 
 const ENDPOINTS: &[&str] = &[
-    "SKC_FAMILY", "SKC_STATE", "SKC_NUM", "SKC_DPORT", "SKC_DADDR", "SKC_RCV_SADDR", "SKC_V6_DADDR",
-    "SKC_V6_RCV_SADDR", "SKC_NET", "NET_INUM",
+    "SKC_FAMILY",
+    "SKC_STATE",
+    "SKC_NUM",
+    "SKC_DPORT",
+    "SKC_DADDR",
+    "SKC_RCV_SADDR",
+    "SKC_V6_DADDR",
+    "SKC_V6_RCV_SADDR",
+    "SKC_NET",
+    "NET_INUM",
 ];
 
 /// All programs, in the order they are loaded.
@@ -127,9 +135,23 @@ pub const PROGRAMS: &[Program] = &[
         name: "inet_sock_set_state",
         hook: Hook::Tracepoint { name: "inet_sock_set_state", arguments: &["sock *", "int", "int"] },
         members: &[
-            "SKC_FAMILY", "SKC_STATE", "SKC_NUM", "SKC_DPORT", "SKC_DADDR", "SKC_RCV_SADDR", "SKC_V6_DADDR",
-            "SKC_V6_RCV_SADDR", "SKC_NET", "NET_INUM", "SK_PROTOCOL", "SK_ERR", "SK_SHUTDOWN",
-            "TP_SRTT_US", "TP_SEGS_IN", "TP_SEGS_OUT", "TP_DSACK_DUPS",
+            "SKC_FAMILY",
+            "SKC_STATE",
+            "SKC_NUM",
+            "SKC_DPORT",
+            "SKC_DADDR",
+            "SKC_RCV_SADDR",
+            "SKC_V6_DADDR",
+            "SKC_V6_RCV_SADDR",
+            "SKC_NET",
+            "NET_INUM",
+            "SK_PROTOCOL",
+            "SK_ERR",
+            "SK_SHUTDOWN",
+            "TP_SRTT_US",
+            "TP_SEGS_IN",
+            "TP_SEGS_OUT",
+            "TP_DSACK_DUPS",
         ],
         instead_of: &[],
     },
@@ -142,7 +164,14 @@ pub const PROGRAMS: &[Program] = &[
     Program {
         name: "listen",
         hook: Hook::CgroupIngress,
-        members: &["SKC_NET", "NET_INUM", "NET_SYNCOOKIES", "SK_ACK_BACKLOG", "SK_MAX_ACK_BACKLOG", "ICSK_QLEN"],
+        members: &[
+            "SKC_NET",
+            "NET_INUM",
+            "NET_SYNCOOKIES",
+            "SK_ACK_BACKLOG",
+            "SK_MAX_ACK_BACKLOG",
+            "ICSK_QLEN",
+        ],
         instead_of: &[],
     },
     Program {
@@ -175,12 +204,7 @@ pub const PROGRAMS: &[Program] = &[
         members: RESPONSE,
         instead_of: &["tcp_sendmsg_locked"],
     },
-    Program {
-        name: "payload_in",
-        hook: Hook::CgroupIngress,
-        members: &[],
-        instead_of: &["sk_data_ready"],
-    },
+    Program { name: "payload_in", hook: Hook::CgroupIngress, members: &[], instead_of: &["sk_data_ready"] },
     Program {
         name: "payload_out",
         hook: Hook::CgroupEgress,
@@ -191,7 +215,14 @@ pub const PROGRAMS: &[Program] = &[
         name: "kfree_skb",
         hook: Hook::Tracepoint { name: "kfree_skb", arguments: &["sk_buff *", "void *", "skb_drop_reason"] },
         members: &[
-            "SKB_HEAD", "SKB_NETWORK_HEADER", "SKB_PROTOCOL", "SKB_IIF", "SKB_DEV", "SKB_SK", "DEV_NET", "SKC_NET",
+            "SKB_HEAD",
+            "SKB_NETWORK_HEADER",
+            "SKB_PROTOCOL",
+            "SKB_IIF",
+            "SKB_DEV",
+            "SKB_SK",
+            "DEV_NET",
+            "SKC_NET",
             "NET_INUM",
         ],
         instead_of: &[],
@@ -206,17 +237,22 @@ pub const PROGRAMS: &[Program] = &[
         name: "adopt",
         hook: Hook::TcpIterator,
         members: &[
-            "SKC_FAMILY", "SKC_STATE", "SKC_NUM", "SKC_DPORT", "SKC_DADDR", "SKC_V6_DADDR", "SKC_NET", "NET_INUM",
-            "TP_SEGS_IN", "TP_SEGS_OUT", "TP_DSACK_DUPS", "TP_BYTES_RECEIVED",
+            "SKC_FAMILY",
+            "SKC_STATE",
+            "SKC_NUM",
+            "SKC_DPORT",
+            "SKC_DADDR",
+            "SKC_V6_DADDR",
+            "SKC_NET",
+            "NET_INUM",
+            "TP_SEGS_IN",
+            "TP_SEGS_OUT",
+            "TP_DSACK_DUPS",
+            "TP_BYTES_RECEIVED",
         ],
         instead_of: &[],
     },
-    Program {
-        name: "scan_paths",
-        hook: Hook::MapIterator { map: "PATHS" },
-        members: &[],
-        instead_of: &[],
-    },
+    Program { name: "scan_paths", hook: Hook::MapIterator { map: "PATHS" }, members: &[], instead_of: &[] },
     Program {
         name: "scan_conns",
         hook: Hook::MapIterator { map: "CONNS" },
@@ -232,8 +268,15 @@ pub const PROGRAMS: &[Program] = &[
 ];
 
 const RESPONSE: &[&str] = &[
-    "SKC_STATE", "SK_PROTOCOL", "TP_SRTT_US", "TP_SEGS_IN", "TP_SEGS_OUT", "TP_DSACK_DUPS", "TP_SND_UNA",
-    "TP_WRITE_SEQ", "TP_BYTES_RECEIVED",
+    "SKC_STATE",
+    "SK_PROTOCOL",
+    "TP_SRTT_US",
+    "TP_SEGS_IN",
+    "TP_SEGS_OUT",
+    "TP_DSACK_DUPS",
+    "TP_SND_UNA",
+    "TP_WRITE_SEQ",
+    "TP_BYTES_RECEIVED",
 ];
 
 #[cfg(test)]
@@ -259,7 +302,8 @@ mod tests {
 
     #[test]
     fn signals_need_programs_that_exist_and_every_program_serves_one() {
-        let needed: Vec<&str> = Signal::ALL.iter().flat_map(|s| s.needs()).flat_map(|any| any.iter()).copied().collect();
+        let needed: Vec<&str> =
+            Signal::ALL.iter().flat_map(|s| s.needs()).flat_map(|any| any.iter()).copied().collect();
         for name in &needed {
             assert!(PROGRAMS.iter().any(|p| p.name == *name), "{name}");
         }

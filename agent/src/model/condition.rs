@@ -21,7 +21,8 @@ pub enum ConditionName {
 
 impl ConditionName {
     /// All that this version concludes.
-    pub const ALL: [Self; 4] = [Self::HandshakeStall, Self::FirstByteStall, Self::ResponseSlow, Self::HostDrops];
+    pub const ALL: [Self; 4] =
+        [Self::HandshakeStall, Self::FirstByteStall, Self::ResponseSlow, Self::HostDrops];
 
     /// As it is spelled everywhere.
     pub const fn name(self) -> &'static str {

@@ -52,16 +52,19 @@ pub fn class(reason: &str) -> DropClass {
         return DropClass::Benign;
     }
     match reason {
-        "SOCKET_RCVBUFF" | "SOCKET_BACKLOG" | "TCP_OFO_QUEUE_PRUNE" | "TCP_OFO_DROP" | "TCP_LISTEN_OVERFLOW" => {
-            DropClass::Capacity(Blame::LocalProcess)
-        }
+        "SOCKET_RCVBUFF"
+        | "SOCKET_BACKLOG"
+        | "TCP_OFO_QUEUE_PRUNE"
+        | "TCP_OFO_DROP"
+        | "TCP_LISTEN_OVERFLOW" => DropClass::Capacity(Blame::LocalProcess),
         "PROTO_MEM" | "CPU_BACKLOG" | "QDISC_DROP" | "QDISC_OVERLIMIT" | "QDISC_CONGESTED" | "CAKE_FLOOD"
-        | "FQ_BAND_LIMIT" | "FQ_FLOW_LIMIT" | "FQ_HORIZON_LIMIT" | "DUALPI2_STEP_DROP" | "FULL_RING" | "NOMEM"
-        | "NEIGH_QUEUEFULL" | "NEIGH_CREATEFAIL" | "PFMEMALLOC" | INTERFACE_MISSED | INTERFACE_FIFO | SOFTNET => {
-            DropClass::Capacity(Blame::LocalHost)
-        }
+        | "FQ_BAND_LIMIT" | "FQ_FLOW_LIMIT" | "FQ_HORIZON_LIMIT" | "DUALPI2_STEP_DROP" | "FULL_RING"
+        | "NOMEM" | "NEIGH_QUEUEFULL" | "NEIGH_CREATEFAIL" | "PFMEMALLOC" | INTERFACE_MISSED
+        | INTERFACE_FIFO | SOFTNET => DropClass::Capacity(Blame::LocalHost),
         "NETFILTER_DROP" | "SOCKET_FILTER" | "XDP" | "TC_INGRESS" | "TC_EGRESS" | "BPF_CGROUP_EGRESS"
-        | "SECURITY_HOOK" | "XFRM_POLICY" | "IP_RPFILTER" | "TCP_MINTTL" | "IPV6DISABLED" => DropClass::Policy,
+        | "SECURITY_HOOK" | "XFRM_POLICY" | "IP_RPFILTER" | "TCP_MINTTL" | "IPV6DISABLED" => {
+            DropClass::Policy
+        }
         "TCP_CSUM" | "UDP_CSUM" | "IP_CSUM" | "ICMP_CSUM" | "SKB_CSUM" | "PKT_TOO_SMALL" | "HDR_TRUNC"
         | "IP_INHDR" | "IPV6_BAD_EXTHDR" | "FRAG_REASM_TIMEOUT" | "FRAG_TOO_FAR" => DropClass::Damage,
         _ => DropClass::Other,

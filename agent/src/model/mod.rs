@@ -7,7 +7,9 @@ pub mod status;
 mod subject;
 mod tick;
 
-pub use condition::{Blame, Condition, ConditionKey, ConditionName, Evidence, Interval, Phase, Target, Transition};
+pub use condition::{
+    Blame, Condition, ConditionKey, ConditionName, Evidence, Interval, Phase, Target, Transition,
+};
 pub use distribution::Distribution;
 pub use graylag_ebpf::{
     counter::{Direction, Transport},

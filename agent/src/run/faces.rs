@@ -173,7 +173,8 @@ fn changed_event(announcement: &Announcement) -> export::Event {
 pub fn announce_missing(facts: &Facts, exporter: &export::Handle) {
     let unix_nanos = u64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(0);
     for signal in Signal::ALL {
-        let (Availability::Missing(reason) | Availability::Partial(reason)) = facts.availability(signal) else {
+        let (Availability::Missing(reason) | Availability::Partial(reason)) = facts.availability(signal)
+        else {
             continue;
         };
         exporter.event(export::Event {

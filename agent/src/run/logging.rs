@@ -50,7 +50,8 @@ impl<'a> MakeWriter<'a> for Kept {
 /// Starts logging as `RUST_LOG` says, by default from `info` on, and whatever the kernel programs were told to say; where `hidden`, lines are kept and returned later.
 pub fn start(hidden: bool) -> Kept {
     let kept = Kept::default();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,graylag_ebpf=trace"));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,graylag_ebpf=trace"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
     let _ = if hidden {
         builder.with_ansi(false).with_writer(kept.clone()).try_init()

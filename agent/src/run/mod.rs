@@ -61,7 +61,8 @@ pub fn run(arguments: Arguments) -> Result<()> {
     check_program_names(&config)?;
     let exporting = export::Settings::from_env()?;
     let log = logging::start(arguments.view);
-    let outcome = Agent::start(&arguments, config, exporting).and_then(|agent| agent.until_stopped(&arguments));
+    let outcome =
+        Agent::start(&arguments, config, exporting).and_then(|agent| agent.until_stopped(&arguments));
     log.print();
     outcome
 }
@@ -79,7 +80,8 @@ struct Agent {
 
 impl Agent {
     fn start(arguments: &Arguments, config: Config, exporting: Option<export::Settings>) -> Result<Self> {
-        let socket = arguments.socket.clone().or_else(|| config.socket.clone()).filter(|p| !p.as_os_str().is_empty());
+        let socket =
+            arguments.socket.clone().or_else(|| config.socket.clone()).filter(|p| !p.as_os_str().is_empty());
         let listening = Listening::bind(socket.as_deref(), config.listen)?;
         let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("signal handlers")?;
 
@@ -150,7 +152,8 @@ impl Agent {
         let signals = self.signals.handle();
         let thread = std::thread::Builder::new().name("signals".into()).spawn({
             let stop = stop.clone();
-            let mut signals = std::mem::replace(&mut self.signals, Signals::new([SIGHUP]).context("signal handlers")?);
+            let mut signals =
+                std::mem::replace(&mut self.signals, Signals::new([SIGHUP]).context("signal handlers")?);
             move || {
                 if signals.forever().any(|signal| signal != SIGHUP) {
                     stop.store(true, Ordering::Relaxed);
@@ -169,7 +172,8 @@ impl Agent {
 
     fn wait(&mut self, arguments: &Arguments) -> Result<()> {
         let handle = self.signals.handle();
-        let signals = std::mem::replace(&mut self.signals, Signals::new([SIGHUP]).context("signal handlers")?);
+        let signals =
+            std::mem::replace(&mut self.signals, Signals::new([SIGHUP]).context("signal handlers")?);
         let mut signals = signals;
         for signal in signals.forever() {
             if signal == SIGHUP {
@@ -206,7 +210,9 @@ fn say_what_is_missing(facts: &Facts) {
     for signal in Signal::ALL {
         match facts.availability(signal) {
             Availability::Full => {}
-            Availability::Partial(reason) => tracing::warn!("{} is only partly available: {reason}", signal.name()),
+            Availability::Partial(reason) => {
+                tracing::warn!("{} is only partly available: {reason}", signal.name())
+            }
             Availability::Missing(reason) => tracing::warn!("{} is not available: {reason}", signal.name()),
         }
     }

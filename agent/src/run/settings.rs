@@ -54,7 +54,9 @@ impl PeerIds {
         let peers = config
             .peers
             .iter()
-            .map(|p| (self.of(&p.name), PeerName { name: p.name.as_str().into(), per_address: p.per_address }))
+            .map(|p| {
+                (self.of(&p.name), PeerName { name: p.name.as_str().into(), per_address: p.per_address })
+            })
             .collect();
         let services = config
             .services

@@ -84,7 +84,10 @@ pub mod attribute {
         (ADDRESS, "the address, where the peer is configured `per_address`"),
         (SERVICE, "configured name of the service, else e.g. `tcp/443`, else `~other`"),
         (ROLE, "`client` (this host began the connection) or `server`"),
-        (OUTCOME, "`established`, `refused`, `reset`, `timed_out`, `unreachable`, `abandoned` (the caller closed first)"),
+        (
+            OUTCOME,
+            "`established`, `refused`, `reset`, `timed_out`, `unreachable`, `abandoned` (the caller closed first)",
+        ),
         (STALLED, "`true` from the stall bound on, else `false`"),
         (RETRANSMIT, "`fast`, `timeout`, `tail_loss_probe`, `spurious` (taken back by DSACK)"),
         (DIRECTION, "`transmit` or `receive`"),
@@ -93,7 +96,10 @@ pub mod attribute {
         (SIDE, "`host`: dropped for want of room or by policy; `path`: it arrived broken"),
         (COOKIE, "`sent` or `established`"),
         (CONDITION, "see docs/verdicts.md"),
-        (BLAME, "`local_host`, `local_process`, `path_transmit`, `path_receive`, `peer_host`, `peer_application`, `unknown`"),
+        (
+            BLAME,
+            "`local_host`, `local_process`, `path_transmit`, `path_receive`, `peer_host`, `peer_application`, `unknown`",
+        ),
         (MAP, "`PATHS`, `CONNS`, `HALF_OPEN`"),
         (PROGRAM, "see `graylag check`"),
         (SIGNAL, "see `graylag check`"),
@@ -196,7 +202,11 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         for id in Id::ALL {
             let metric = id.metric();
-            assert!(metric.name.starts_with("graylag.") && !metric.name.ends_with("_total"), "{}", metric.name);
+            assert!(
+                metric.name.starts_with("graylag.") && !metric.name.ends_with("_total"),
+                "{}",
+                metric.name
+            );
             assert!(seen.insert(metric.name), "{} twice", metric.name);
             assert!(matches!(metric.unit, "s" | "1") || metric.unit.starts_with('{'), "{}", metric.unit);
             for name in metric.attributes {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::{
     aggregate::{Aggregator, Ended, Series},
     model::{
-        Ages, Condition, Counts, Direction, Distribution, Outcome, Path, Pending, Retransmit, Subject, Target,
-        Transport, drops,
+        Ages, Condition, Counts, Direction, Distribution, Outcome, Path, Pending, Retransmit, Subject,
+        Target, Transport, drops,
     },
 };
 
@@ -111,8 +111,12 @@ impl Known<'_> {
             Id::ResponseDuration => self.of_subjects(|c| distribution(&c.response)),
             Id::ReceiveSilence => self.silence(),
             Id::SegmentCount => self.of_paths(|counts| {
-                let point = |direction: Direction, n| (vec![(a::DIRECTION, text(direction.name()))], Value::Count(n));
-                vec![point(Direction::Receive, counts.segments_in), point(Direction::Transmit, counts.segments_out)]
+                let point =
+                    |direction: Direction, n| (vec![(a::DIRECTION, text(direction.name()))], Value::Count(n));
+                vec![
+                    point(Direction::Receive, counts.segments_in),
+                    point(Direction::Transmit, counts.segments_out),
+                ]
             }),
             Id::SegmentRetransmitted => self.of_paths(|counts| {
                 let point = |kind: &Retransmit| {
@@ -129,12 +133,17 @@ impl Known<'_> {
             }
             Id::Condition => {
                 let standing = self.conditions.iter().map(|c| self.point(of_condition(c), Value::Level(1)));
-                standing.chain(self.cleared.iter().map(|c| self.point(of_condition(c), Value::Level(0)))).collect()
+                standing
+                    .chain(self.cleared.iter().map(|c| self.point(of_condition(c), Value::Level(0))))
+                    .collect()
             }
             Id::MapUsage => {
                 let usage = self.aggregate.usage();
-                let maps = [("PATHS", usage.paths), ("CONNS", usage.connections), ("HALF_OPEN", usage.half_open)];
-                maps.iter().map(|(map, n)| self.point(vec![(a::MAP, text(map))], Value::Level(*n as i64))).collect()
+                let maps =
+                    [("PATHS", usage.paths), ("CONNS", usage.connections), ("HALF_OPEN", usage.half_open)];
+                maps.iter()
+                    .map(|(map, n)| self.point(vec![(a::MAP, text(map))], Value::Level(*n as i64)))
+                    .collect()
             }
             Id::MapLimit => self.maps(|limit, _| Value::Level(limit as i64)),
             Id::MapEvicted => self.maps(|_, evicted| Value::Count(evicted)),
@@ -152,7 +161,9 @@ impl Known<'_> {
             Id::ExportDropped => vec![self.point(Vec::new(), Value::Count(self.agent.export_dropped))],
             Id::Coverage => {
                 let coverage = self.agent.coverage.iter();
-                coverage.map(|(s, share)| self.point(vec![(a::SIGNAL, text(s))], Value::Gauge(*share))).collect()
+                coverage
+                    .map(|(s, share)| self.point(vec![(a::SIGNAL, text(s))], Value::Gauge(*share)))
+                    .collect()
             }
         }
     }
@@ -249,7 +260,11 @@ fn of_series<'a, K: 'a>(
     let nothing = Counts::default();
     for ended in ended {
         for (more, _) in values(&nothing) {
-            points.push(Point { attributes: joined(attributes(&ended.key), more), since: ended.since, value: Value::Ended });
+            points.push(Point {
+                attributes: joined(attributes(&ended.key), more),
+                since: ended.since,
+                value: Value::Ended,
+            });
         }
     }
     points
