@@ -241,11 +241,11 @@ impl Aggregator {
         for key in &seen.forgotten {
             self.baselines.remove(key);
         }
-        if let (Some(now), Some(before)) = (seen.host, self.host.last_host) {
-            if let (Some(now), Some(before)) = (now.listen_overflows, before.listen_overflows) {
-                let other = Subject { path: Path::other(), service: OTHER.into(), role: Role::Server };
-                counts.entry(other).or_default().accept_queue_overflow += now.saturating_sub(before);
-            }
+        if let (Some(now), Some(before)) = (seen.host, self.host.last_host)
+            && let (Some(now), Some(before)) = (now.listen_overflows, before.listen_overflows)
+        {
+            let other = Subject { path: Path::other(), service: OTHER.into(), role: Role::Server };
+            counts.entry(other).or_default().accept_queue_overflow += now.saturating_sub(before);
         }
         for over in &seen.expired {
             let counts = counts.entry(self.name(&over.path)).or_default();

@@ -129,12 +129,11 @@ impl<K: SeriesKey> SeriesSet<K> {
                 self.hidden.remove(key);
                 return self.shown.entry(key.clone()).or_insert_with(|| fresh(since));
             }
-            match self.hidden.get_mut(key) {
-                Some(hidden) => *hidden += traffic,
-                None => {
-                    self.hidden.insert(key.clone(), traffic);
-                    self.folded += 1;
-                }
+            if let Some(hidden) = self.hidden.get_mut(key) {
+                *hidden += traffic;
+            } else {
+                self.hidden.insert(key.clone(), traffic);
+                self.folded += 1;
             }
         }
         let since = self.since;
@@ -224,7 +223,7 @@ mod tests {
         let (at, elapsed) = (Duration::from_secs(at), Duration::from_secs(1));
         set.begin(at, elapsed);
         for (i, n) in traffic {
-            set.add(&subject(*i), &counts(*n), &Pending::default(), at - elapsed);
+            set.add(&subject(*i), &counts(*n), &Pending::default(), at.saturating_sub(elapsed));
         }
         set.end(elapsed, &traffic.iter().map(|(i, n)| (subject(*i), counts(*n))).collect());
     }

@@ -152,15 +152,10 @@ fn print(report: &Report) {
             bytes as f64 / f64::from(1 << 20)
         );
     }
-    match &report.error {
-        Some(error) => println!("\ngraylag cannot run here: {error}"),
-        None => {
-            let missing = report.signals.iter().filter(|s| s.state != "available").count();
-            println!(
-                "\n{} of {} signals fully available",
-                report.signals.len() - missing,
-                report.signals.len()
-            );
-        }
+    if let Some(error) = &report.error {
+        println!("\ngraylag cannot run here: {error}");
+        return;
     }
+    let available = report.signals.iter().filter(|s| s.state == "available").count();
+    println!("\n{available} of {} signals fully available", report.signals.len());
 }

@@ -149,7 +149,7 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command) -> anyhow::Result<u8> {
     match command {
         Command::Run { config, socket, view } => {
-            run::run(run::Arguments { config: config.config, socket, view })?;
+            run::run(&run::Arguments { config: config.config, socket, view })?;
         }
         Command::Top { socket } => clients::top(&socket.socket)?,
         Command::Status { socket, json } => clients::status(&socket.socket, json)?,

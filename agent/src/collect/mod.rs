@@ -135,7 +135,7 @@ impl Collector {
         let before = self.kernel.counters()?;
         self.kernel.paths(since, |key, stats| seen.paths.push((*key, *stats)))?;
 
-        seen.all_waits = self.looks % ALL_EVERY == 0;
+        seen.all_waits = self.looks.is_multiple_of(ALL_EVERY);
         self.looks += 1;
         let all = if seen.all_waits { waiting::RESPONSE | waiting::STALE } else { 0 };
         let mut stale = HashMap::new();

@@ -1,4 +1,4 @@
-//! The catalog as Prometheus text (exposition format 0.0.4), with the names that the OpenTelemetry specification gives
+//! The catalog as Prometheus text (exposition format 0.0.4), with the names that the `OpenTelemetry` specification gives
 //! ("Prometheus and OpenMetrics Compatibility"): dots become underscores, units and `_total` are appended.
 
 use std::fmt::Write;
@@ -46,7 +46,7 @@ fn histogram(text: &mut String, name: &str, attributes: &Attributes, distributio
     let bucket = format!("{name}_bucket");
     for exponent in BOUNDS {
         // Bucket `i` ends at 2^((i + 1 + OFFSET) / 2^SCALE); the bound is 2^(2 · exponent).
-        let below = usize::try_from((2 * exponent << SCALE) - OFFSET).unwrap_or(0).min(counts.len());
+        let below = usize::try_from(((2 * exponent) << SCALE) - OFFSET).unwrap_or(0).min(counts.len());
         let sum: u64 = counts[..below].iter().sum();
         line(text, &bucket, attributes, Some(&format!("{}", 4f64.powi(exponent))), sum);
     }

@@ -85,10 +85,9 @@ impl Listening {
         let unix = socket.map(bind_unix).transpose()?;
         let tcp = listen
             .map(|address| {
-                let bound = std::net::TcpListener::bind(address)
+                std::net::TcpListener::bind(address)
                     .and_then(|l| l.set_nonblocking(true).map(|()| l))
-                    .map_err(|error| ServerError::Listen { address, error });
-                bound
+                    .map_err(|error| ServerError::Listen { address, error })
             })
             .transpose()?;
         Ok(Self { unix, tcp })

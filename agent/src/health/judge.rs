@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    fmt::Write,
     sync::Arc,
     time::Duration,
 };
@@ -270,7 +271,7 @@ impl Judge {
             let DropClass::Capacity(blame) = class(&reason) else { continue };
             let mut text = format!("{packets} packets dropped in {bad} of {n} looks: {reason}");
             if let (Some((service, dropped)), "SOCKET_RCVBUFF") = (worst_port, reason.as_str()) {
-                text.push_str(&format!("; most at {service} ({dropped} in this look)"));
+                let _ = write!(text, "; most at {service} ({dropped} in this look)");
             }
             let target = Target::Drops { reason, direction };
             let verdict = Verdict { name: ConditionName::HostDrops, blame, n, bad, text };
@@ -396,14 +397,14 @@ struct Verdict {
 impl SubjectState {
     fn remember_rtt(&mut self, rtt: &Distribution) {
         const MOST: u64 = 2000;
+        // Slow enough not to follow an incident, quick enough to follow a route change within minutes.
+        const WEIGHT: f64 = 0.01;
         if self.rtt.count() > MOST {
             self.rtt.clear();
         }
         self.rtt.add(rtt);
         if let Some(median) = rtt.quantile(0.5) {
             let x = median.as_secs_f64().log2();
-            // Slow enough not to follow an incident, quick enough to follow a route change within minutes.
-            const WEIGHT: f64 = 0.01;
             self.usual_rtt =
                 if self.usual_rtt == 0.0 { x } else { self.usual_rtt + WEIGHT * (x - self.usual_rtt) };
             self.current_rtt = median;

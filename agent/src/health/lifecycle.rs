@@ -62,11 +62,11 @@ impl Default for Lifecycle {
 impl Lifecycle {
     /// Takes one look at time `at`. Returns the phase before, where it changed.
     pub fn look(&mut self, settings: &Settings, at: Duration, look: Look) -> Option<Phase> {
-        if look.any {
-            if let Some(last) = self.last_any.replace(at) {
-                // An eighth of the newest gap: RFC 6298's smoothing.
-                self.gap = (self.gap * 7 + at.saturating_sub(last)) / 8;
-            }
+        if look.any
+            && let Some(last) = self.last_any.replace(at)
+        {
+            // An eighth of the newest gap: RFC 6298's smoothing.
+            self.gap = (self.gap * 7 + at.saturating_sub(last)) / 8;
         }
         if look.bad {
             self.last_bad = at;

@@ -160,7 +160,9 @@ mod tests {
 
     fn of(milliseconds: &[u64]) -> Distribution {
         let mut d = Distribution::default();
-        milliseconds.iter().for_each(|ms| d.record(Duration::from_millis(*ms)));
+        for ms in milliseconds {
+            d.record(Duration::from_millis(*ms));
+        }
         d
     }
 

@@ -138,14 +138,18 @@ mod tests {
 
     fn of(milliseconds: &[u64]) -> Distribution {
         let mut d = Distribution::default();
-        milliseconds.iter().for_each(|ms| d.record(Duration::from_millis(*ms)));
+        for ms in milliseconds {
+            d.record(Duration::from_millis(*ms));
+        }
         d
     }
 
     fn look(stall: &mut Stall, at: u64, completed: &[u64], failed: &[u64], pending: &[u64]) -> Option<Phase> {
         let (completed, failed) = (of(completed), of(failed));
         let mut ages = Ages::default();
-        pending.iter().for_each(|ms| ages.push(Duration::from_millis(*ms)));
+        for ms in pending {
+            ages.push(Duration::from_millis(*ms));
+        }
         let sample =
             Sample { completed: &completed, failed: &failed, pending: &ages, bound: Duration::from_secs(1) };
         stall.look(&Settings::default(), Duration::from_millis(at), sample, true)

@@ -73,10 +73,10 @@ impl KernelTypes {
             if member_name == name {
                 return Some((member.bit_offset(), member.bitfield_size().filter(|w| *w > 0), member_type));
             }
-            if member_name.is_empty() {
-                if let Some((offset, width, found)) = self.find(&member_type, name) {
-                    return Some((member.bit_offset() + offset, width, found));
-                }
+            if member_name.is_empty()
+                && let Some((offset, width, found)) = self.find(&member_type, name)
+            {
+                return Some((member.bit_offset() + offset, width, found));
             }
         }
         None

@@ -1,7 +1,7 @@
 //! What no type information tells: behaviour that differs between kernels and has to be tried.
 //!
 //! A request queue is full at `sk_max_ack_backlog` entries on older kernels, at one more since "tcp/dccp: allow a
-//! connection when sk_max_ack_backlog is zero" (Linux 6.14, and back in stable series from 5.4 on): the version says
+//! connection when `sk_max_ack_backlog` is zero" (Linux 6.14, and back in stable series from 5.4 on): the version says
 //! nothing. One connection over loopback to a listener with a backlog of zero tells them apart.
 
 use std::{fs, io, net::Ipv4Addr, thread, time::Duration};

@@ -48,6 +48,7 @@ pub enum KernelError {
 
 /// An error with all its causes on one line, verifier logs cut to their end.
 pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    const KEPT: usize = 4;
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {
@@ -59,7 +60,6 @@ pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         cause = next.source();
     }
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    const KEPT: usize = 4;
     if lines.len() <= KEPT + 1 {
         return lines.join(" | ");
     }

@@ -210,7 +210,7 @@ fn check_prototype(types: &KernelTypes, name: &str, expected: &[&str]) -> Result
     ))
 }
 
-/// Before Linux 5.11 maps count against RLIMIT_MEMLOCK.
+/// Before Linux 5.11 maps count against `RLIMIT_MEMLOCK`.
 fn raise_memlock() {
     let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
     #[allow(unsafe_code)]

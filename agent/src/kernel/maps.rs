@@ -213,7 +213,7 @@ fn is_absent(error: &MapError) -> bool {
 
 /// Walks a whole map entry by entry: the way of kernels that have no map iterators.
 pub fn walk_paths(ebpf: &Ebpf, mut visit: impl FnMut(&PathKey, &PathStats)) -> Result<(), KernelError> {
-    for entry in open!(ebpf, "PATHS", HashMap<_, Raw<PathKey>, Raw<PathStats>>).iter() {
+    for entry in &open!(ebpf, "PATHS", HashMap<_, Raw<PathKey>, Raw<PathStats>>) {
         let (key, stats) = entry.map_err(failed("PATHS"))?;
         visit(&key.0, &stats.0);
     }
@@ -222,7 +222,7 @@ pub fn walk_paths(ebpf: &Ebpf, mut visit: impl FnMut(&PathKey, &PathStats)) -> R
 
 /// See [`walk_paths`].
 pub fn walk_conns(ebpf: &Ebpf, mut visit: impl FnMut(u64, &Conn)) -> Result<(), KernelError> {
-    for entry in open!(ebpf, "CONNS", HashMap<_, u64, Raw<Conn>>).iter() {
+    for entry in &open!(ebpf, "CONNS", HashMap<_, u64, Raw<Conn>>) {
         let (id, conn) = entry.map_err(failed("CONNS"))?;
         visit(id, &conn.0);
     }
@@ -231,7 +231,7 @@ pub fn walk_conns(ebpf: &Ebpf, mut visit: impl FnMut(u64, &Conn)) -> Result<(), 
 
 /// See [`walk_paths`].
 pub fn walk_half_open(ebpf: &Ebpf, mut visit: impl FnMut(&Tuple, &HalfOpen)) -> Result<(), KernelError> {
-    for entry in open!(ebpf, "HALF_OPEN", HashMap<_, Raw<Tuple>, Raw<HalfOpen>>).iter() {
+    for entry in &open!(ebpf, "HALF_OPEN", HashMap<_, Raw<Tuple>, Raw<HalfOpen>>) {
         let (tuple, state) = entry.map_err(failed("HALF_OPEN"))?;
         visit(&tuple.0, &state.0);
     }

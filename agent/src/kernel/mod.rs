@@ -128,7 +128,7 @@ impl Kernel {
         let program_stats = if settings.program_stats {
             aya::sys::enable_stats(aya::sys::Stats::RunTime)
                 .inspect_err(|e| {
-                    tracing::warn!("program run time is not measured: {e} (needs CAP_SYS_ADMIN)")
+                    tracing::warn!("program run time is not measured: {e} (needs CAP_SYS_ADMIN)");
                 })
                 .ok()
         } else {

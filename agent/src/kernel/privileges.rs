@@ -22,14 +22,14 @@ pub fn require() -> Result<(), KernelError> {
     let admin = holds(Capability::CAP_SYS_ADMIN);
     let missing: Vec<_> = NEEDED
         .iter()
-        .filter(|c| !holds(**c) && !(admin && **c != Capability::CAP_NET_ADMIN))
+        .filter(|c| !(holds(**c) || admin && **c != Capability::CAP_NET_ADMIN))
         .map(|c| name(*c))
         .collect();
     if missing.is_empty() { Ok(()) } else { Err(KernelError::Capabilities(missing)) }
 }
 
 /// Gives up every capability but those that reading maps needs on this kernel: none since Linux 5.19, `CAP_BPF`
-/// before (`__sys_bpf`: unprivileged_bpf_disabled then blocked every command).
+/// before (`__sys_bpf`: `unprivileged_bpf_disabled` then blocked every command).
 ///
 /// Returns the names of what was kept.
 pub fn drop_after_attach(kernel: (u32, u32)) -> anyhow::Result<Vec<&'static str>> {

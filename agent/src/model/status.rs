@@ -285,6 +285,7 @@ pub struct AgentStatus {
 /// One message of `/v1/watch`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant)] // one at a time, and most of them are transitions
 pub enum Message {
     /// The conditions that stand, all of them: first, and after messages were missed.
     State {

@@ -105,12 +105,12 @@ impl Told {
 
 impl Listener for Told {
     fn changed(&mut self, announcement: Announcement) {
-        if self.standard_output {
-            if let Message::Transition { stamp, to, condition, .. } = &announcement.message {
-                let line = format!("{} {}", stamp.time, sentence(to, condition));
-                if writeln!(std::io::stdout(), "{line}").is_err() {
-                    self.engine.count_lost_events(1);
-                }
+        if self.standard_output
+            && let Message::Transition { stamp, to, condition, .. } = &announcement.message
+        {
+            let line = format!("{} {}", stamp.time, sentence(to, condition));
+            if writeln!(std::io::stdout(), "{line}").is_err() {
+                self.engine.count_lost_events(1);
             }
         }
         if let Some(exporter) = &self.exporter {

@@ -56,13 +56,13 @@ pub struct Arguments {
 }
 
 /// Runs the agent until it is told to stop.
-pub fn run(arguments: Arguments) -> Result<()> {
+pub fn run(arguments: &Arguments) -> Result<()> {
     let config = Config::load(arguments.config.as_deref())?;
     check_program_names(&config)?;
     let exporting = export::Settings::from_env()?;
     let log = logging::start(arguments.view);
     let outcome =
-        Agent::start(&arguments, config, exporting).and_then(|agent| agent.until_stopped(&arguments));
+        Agent::start(arguments, config, exporting).and_then(|agent| agent.until_stopped(arguments));
     log.print();
     outcome
 }
@@ -211,7 +211,7 @@ fn say_what_is_missing(facts: &Facts) {
         match facts.availability(signal) {
             Availability::Full => {}
             Availability::Partial(reason) => {
-                tracing::warn!("{} is only partly available: {reason}", signal.name())
+                tracing::warn!("{} is only partly available: {reason}", signal.name());
             }
             Availability::Missing(reason) => tracing::warn!("{} is not available: {reason}", signal.name()),
         }
