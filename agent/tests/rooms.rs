@@ -58,6 +58,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("prost", &["export"]),
     ("tonic", &["export"]),
     ("reqwest", &["export"]),
+    ("rustls", &["export"]),
+    ("flate2", &["export"]),
     ("axum", &["feed"]),
     ("hyper", &["feed", "export"]),
     ("ratatui", &["view"]),

@@ -176,7 +176,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
 }
 
 fn code_of(error: &anyhow::Error) -> u8 {
-    if error.is::<ConfigError>() {
+    if error.is::<ConfigError>() || error.is::<run::ExportSettingsError>() {
         code::USAGE
     } else if error.is::<KernelError>() {
         code::IMPOSSIBLE

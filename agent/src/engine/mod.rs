@@ -191,10 +191,13 @@ impl Engine {
     /// Calls `visit` for each metric of the catalog.
     pub fn visit(&self, visit: &mut dyn FnMut(Id, Vec<Point>)) {
         for id in Id::ALL {
-            // Locked anew for each: an exporter takes its time between them.
-            let points = self.lock().points(*id);
-            visit(*id, points);
+            visit(*id, self.points(*id));
         }
+    }
+
+    /// The points of one metric; an exporter takes its time between them, so each is a lock of its own.
+    pub fn points(&self, id: Id) -> Vec<Point> {
+        self.lock().points(id)
     }
 
     /// Nanoseconds since the Unix epoch of a moment of the ticks' clock.

@@ -66,8 +66,8 @@ impl feed::Source for Faces {
 }
 
 impl export::Source for Faces {
-    fn visit(&self, visit: &mut dyn FnMut(Id, Vec<Point>)) {
-        self.engine.visit(visit);
+    fn points(&self, id: Id) -> Vec<Point> {
+        self.engine.points(id)
     }
 
     fn unix_nanos(&self, at: Duration) -> u64 {
@@ -159,12 +159,12 @@ fn changed_event(announcement: &Announcement) -> export::Event {
         unix_nanos: u64::try_from(stamp.time.as_nanosecond()).unwrap_or(0),
         attributes,
         numbers: vec![
-            ("graylag.evidence.n", evidence.n as f64),
-            ("graylag.evidence.bad", evidence.bad as f64),
-            ("graylag.evidence.low", evidence.interval.low),
-            ("graylag.evidence.high", evidence.interval.high),
-            ("graylag.epoch", stamp.epoch as f64),
-            ("graylag.sequence", stamp.sequence as f64),
+            ("graylag.evidence.n", export::Number::Whole(evidence.n)),
+            ("graylag.evidence.bad", export::Number::Whole(evidence.bad)),
+            ("graylag.evidence.low", export::Number::Fraction(evidence.interval.low)),
+            ("graylag.evidence.high", export::Number::Fraction(evidence.interval.high)),
+            ("graylag.epoch", export::Number::Whole(stamp.epoch)),
+            ("graylag.sequence", export::Number::Whole(stamp.sequence)),
         ],
     }
 }

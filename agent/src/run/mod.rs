@@ -27,6 +27,8 @@ use signal_hook::{
 
 pub use settings::{check_program_names, kernel_settings};
 
+pub use crate::export::SettingsError as ExportSettingsError;
+
 use crate::{
     collect::Collector,
     config::Config,
@@ -61,8 +63,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     check_program_names(&config)?;
     let exporting = export::Settings::from_env()?;
     let log = logging::start(arguments.view);
-    let outcome =
-        Agent::start(arguments, config, exporting).and_then(|agent| agent.until_stopped(arguments));
+    let outcome = Agent::start(arguments, config, exporting).and_then(|agent| agent.until_stopped(arguments));
     log.print();
     outcome
 }
@@ -113,7 +114,7 @@ impl Agent {
         let faces = Arc::new(Faces::new(engine.clone(), facts.clone(), config.interval));
         let server = Arc::new(Server::start(listening, faces.clone()).context("the local API")?);
         let exporter = exporting
-            .map(|settings| export::start(settings, &config.node, faces.clone()).map(Arc::new))
+            .map(|settings| export::start(&settings, &config.node, faces.clone()).map(Arc::new))
             .transpose()?;
         drop(guard);
         if let Some(exporter) = &exporter {
@@ -124,7 +125,7 @@ impl Agent {
             server.clone(),
             exporter.clone(),
             // Somebody must hear of it: where there is neither view nor OTLP, standard output.
-            !arguments.view && exporter.is_none(),
+            !arguments.view && exporter.as_ref().is_none_or(|exporter| !exporter.takes_events()),
         );
         let collector = Handle::start(collector, engine.clone(), config.interval, told)?;
         Ok(Self { config, ids, engine, collector, runtime, server, exporter, signals })
