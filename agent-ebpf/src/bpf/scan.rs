@@ -1,6 +1,6 @@
 //! Iterators: the kernel walks its tables and hands over only what user space has to see.
 //!
-//! `iter/bpf_map_elem` (Linux 5.8): one pass costs no system call per entry, and what did not change or does not wait
+//! `iter/bpf_map_elem` (Linux 5.9): one pass costs no system call per entry, and what did not change or does not wait
 //! is never copied.
 
 #![allow(unsafe_code)] // iterator contexts are read here; aya has no type for them

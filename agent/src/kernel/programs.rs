@@ -177,7 +177,7 @@ pub const PROGRAMS: &[Program] = &[
     Program {
         name: "tcp_retransmit_skb",
         hook: Hook::Tracepoint { name: "tcp_retransmit_skb", arguments: &["sock *", "sk_buff *"] },
-        members: &["SKC_STATE", "ICSK_CA_STATE", "SKB_CB", "TCP_CB_GSO_SEGS"],
+        members: &["SKC_STATE", "SKC_NET", "NET_INUM", "ICSK_CA_STATE", "SKB_CB", "TCP_CB_GSO_SEGS"],
         instead_of: &[],
     },
     Program {
