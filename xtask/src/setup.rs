@@ -1,6 +1,6 @@
 //! What building and testing need beyond rustup: installed once, checked in well under a second afterwards.
 
-use std::process::Command;
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, bail};
 
@@ -14,7 +14,7 @@ const BPF_LINKER: &str = "0.13.0";
 /// Rust's own sources (the kernel target has no prebuilt `core`) and the BPF linker.
 pub(crate) fn build() -> Result<()> {
     let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]))?;
-    if !std::path::Path::new(&sysroot).join("lib/rustlib/src/rust/library/core").is_dir() {
+    if !Path::new(&sysroot).join("lib/rustlib/src/rust/library/core").is_dir() {
         say("installing rust-src with rustup (the sources of `core`, for the kernel target)");
         run(Command::new("rustup").args(["component", "add", "rust-src"]))?;
     }
@@ -59,7 +59,29 @@ pub(crate) fn test() -> Result<()> {
         "xz-utils",
         "util-linux",
         "tmux",
-    ])
+    ])?;
+    python()
+}
+
+/// The Python packages of tests/collector, in an environment of their own under target/.
+fn python() -> Result<()> {
+    let wanted =
+        fs::read_to_string("tests/collector/requirements.txt").context("tests/collector/requirements.txt")?;
+    let environment = Path::new("target/venv");
+    let stamp = environment.join("requirements.txt");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(());
+    }
+    say("installing with pip, into target/venv: what tests/collector/requirements.txt names");
+    // The system's interpreter, and not one that a version manager put before it on PATH.
+    let python = Path::new("/usr/bin/python3");
+    let python = if python.exists() { python } else { Path::new("python3") };
+    run(Command::new(python).args(["-m", "venv", "--clear"]).arg(environment))?;
+    let pip = environment.join("bin/pip");
+    run(Command::new(pip)
+        .args(["install", "--quiet", "--disable-pip-version-check", "-r"])
+        .arg("tests/collector/requirements.txt"))?;
+    fs::write(stamp, wanted).context("target/venv")
 }
 
 /// Installs Debian packages that are missing, without starting their services.
