@@ -4,6 +4,7 @@
 //! first time. What was sent again is the difference, and it is exact however often a segment is dropped. Spurious is what
 //! the peer reported as received twice (DSACK, RFC 2883): a link between two CPUs reorders, so there are spurious
 //! retransmissions without any loss.
+#![allow(clippy::unwrap_used)]
 
 use std::{
     io::{Read, Write},
@@ -21,12 +22,12 @@ use graylag_tests::{
 const PORT: u16 = 8080;
 
 fn transfer(per_thousand: u32, bytes: usize) {
-    let pair = Pair::new();
-    let agent = Setup::watching(&[&pair.client]).start();
-    let nft = Nft::new(&pair.server);
     // What occupies sequence space, and so is sent again when lost: data and FIN.
     const DATA: &str = "tcp dport 8080 meta length > 200";
     const FIN: &str = "tcp dport 8080 meta length <= 200 tcp flags & fin == fin";
+    let pair = Pair::new();
+    let agent = Setup::watching(&[&pair.client]).start();
+    let nft = Nft::new(&pair.server);
     nft.apply("add counter inet t seen");
     for matching in [DATA, FIN] {
         nft.apply(&format!("add rule inet t in {matching} counter name \"seen\""));
@@ -82,4 +83,29 @@ fn two_percent() {
 #[test]
 fn ten_percent() {
     transfer(100, 600_000);
+}
+
+/// What hosts retransmit that nobody watches is no event that the agent lost.
+#[test]
+fn out_of_scope_is_not_lost() {
+    const BYTES: usize = 600_000;
+    let pair = Pair::new();
+    let agent = Setup::watching(&[&pair.server]).start();
+    Nft::new(&pair.server).rule("lost", "tcp dport 8080 meta length > 200 numgen inc mod 10 == 0", "drop");
+    let listener = listen(&pair.server, address::SERVER_V4, PORT, 16);
+    let reader = thread::spawn(move || {
+        let mut received = Vec::new();
+        listener.accept().unwrap().0.read_to_end(&mut received).unwrap();
+        received.len()
+    });
+    let mut stream = connect(&pair.client, address::SERVER_V4, PORT).unwrap();
+    stream.write_all(&vec![1; BYTES]).unwrap();
+    drop(stream);
+    assert_eq!(reader.join().unwrap(), BYTES);
+    let sent_again = pair.client.tcp("RetransSegs");
+    assert!(sent_again >= 20, "{sent_again}");
+    // Two looks later; a run that the kernel skipped elsewhere on this host may be among them.
+    thread::sleep(Duration::from_secs(1));
+    let lost = agent.scrape().sum("graylag.agent.event.lost", &[]) as u64;
+    assert!(lost * 4 < sent_again, "{lost} lost, {sent_again} sent again by a host out of scope");
 }
