@@ -240,10 +240,8 @@ impl Inner {
 
     fn announce(&mut self, transition: Transition) -> Announcement {
         self.sequence += 1;
-        let mut stamp = self.stamp(transition.at);
-        stamp.valid_until = self.wall(transition.condition.valid_until);
         let message = Message::Transition {
-            stamp,
+            stamp: self.stamp(transition.at),
             from: transition.from.name().into(),
             to: transition.to.name().into(),
             condition: self.condition(&transition.condition, transition.to, transition.at),

@@ -136,6 +136,11 @@ fn changed_event(announcement: &Announcement) -> export::Event {
     let transition = &announcement.transition;
     let condition = &transition.condition;
     let stamp = announcement.message.stamp();
+    // Of an event the lease is told: what its reader hears next is the end of the condition, not a heartbeat.
+    let valid_until = match &announcement.message {
+        Message::Transition { condition, .. } => condition.valid_until,
+        _ => stamp.valid_until,
+    };
     let evidence = &condition.evidence;
     let mut attributes = of_condition(condition);
     attributes.extend([
@@ -143,7 +148,7 @@ fn changed_event(announcement: &Announcement) -> export::Event {
         ("graylag.condition.to", text(transition.to.name())),
         ("graylag.confidence", text(if evidence.low_confidence { "low" } else { "high" })),
         ("graylag.evidence.text", text(&evidence.text)),
-        ("graylag.valid_until", text(stamp.valid_until.to_string())),
+        ("graylag.valid_until", text(valid_until.to_string())),
     ]);
     export::Event {
         name: event::CONDITION_CHANGED,
