@@ -27,6 +27,8 @@ use super::settings::{Protocol, Target, Tls};
 
 /// What graylag calls itself.
 const AGENT: &str = concat!("graylag/", env!("CARGO_PKG_VERSION"));
+/// Of an answer over HTTP, at most this much is read.
+const MOST_READ: usize = 64 * 1024;
 /// Of an answer that is an error, at most this much is repeated.
 const MOST_SAID: usize = 200;
 
@@ -163,10 +165,10 @@ impl Client {
             |error: reqwest::Error| Failure::Retry { reason: chain(&error.without_url()), after: None };
         let answer = request.send().await.map_err(transient)?;
         let (status, retry_after) = (answer.status(), answer.headers().get(RETRY_AFTER).cloned());
-        let bytes = answer.bytes().await.map_err(transient)?;
+        let bytes = beginning(answer).await.map_err(transient)?;
         if status.is_success() {
             // A collector that answers with something else took the request all the same.
-            return Ok(R::Response::decode(bytes).map(R::accepted).unwrap_or_default());
+            return Ok(R::Response::decode(bytes.as_slice()).map(R::accepted).unwrap_or_default());
         }
         Err(of_code(status, retry_after.as_ref(), &bytes))
     }
@@ -207,6 +209,19 @@ fn http(target: &Target) -> reqwest::Result<reqwest::Client> {
             client.identity(reqwest::Identity::from_pem(&[certificate.as_slice(), b"\n", key].concat())?);
     }
     client.build()
+}
+
+/// The answer, or as much of it as an answer may have.
+async fn beginning(mut answer: reqwest::Response) -> reqwest::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = answer.chunk().await? {
+        let room = MOST_READ - bytes.len();
+        bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        if chunk.len() >= room {
+            break;
+        }
+    }
+    Ok(bytes)
 }
 
 fn gzipped(body: &[u8]) -> std::io::Result<Vec<u8>> {
