@@ -1,4 +1,5 @@
 //! The rooms and what each may know. docs/architecture.md shows the same; this is what holds it.
+#![allow(clippy::unwrap_used)]
 
 use std::{
     collections::BTreeSet,
@@ -144,9 +145,7 @@ fn names_after(code: &str, prefix: &str) -> BTreeSet<String> {
                     }
                     if c == ':' || c == '{' {
                         word = String::from("\0"); // the rest of this item is inside it
-                    } else if c == ',' {
-                        word.clear();
-                    } else if !word.starts_with('\0') && !c.is_whitespace() {
+                    } else if c == ',' || (!word.starts_with('\0') && !c.is_whitespace()) {
                         word.clear();
                     }
                 }

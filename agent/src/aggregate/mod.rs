@@ -309,20 +309,20 @@ impl Aggregator {
             let service = self.naming.service("udp", port.port, Role::Server);
             tick.udp_receive_buffer.push((service, packets.saturating_sub(before)));
         }
-        if let Some(now) = seen.host {
-            if let Some(before) = self.host.last_host.replace(now) {
-                tick.packets = Some(now.packets.saturating_sub(before.packets));
-                let receive = |reason: &str, now: u64, before: u64| Drops {
-                    reason: reason.into(),
-                    direction: Direction::Receive,
-                    transport: Transport::Other,
-                    packets: now.saturating_sub(before),
-                };
-                tick.drops.push(receive(drops::INTERFACE_MISSED, now.missed, before.missed));
-                tick.drops.push(receive(drops::INTERFACE_FIFO, now.fifo, before.fifo));
-                if let (Some(now), Some(before)) = (now.softnet_dropped, before.softnet_dropped) {
-                    tick.drops.push(receive(drops::SOFTNET, now, before));
-                }
+        if let Some(now) = seen.host
+            && let Some(before) = self.host.last_host.replace(now)
+        {
+            tick.packets = Some(now.packets.saturating_sub(before.packets));
+            let receive = |reason: &str, now: u64, before: u64| Drops {
+                reason: reason.into(),
+                direction: Direction::Receive,
+                transport: Transport::Other,
+                packets: now.saturating_sub(before),
+            };
+            tick.drops.push(receive(drops::INTERFACE_MISSED, now.missed, before.missed));
+            tick.drops.push(receive(drops::INTERFACE_FIFO, now.fifo, before.fifo));
+            if let (Some(now), Some(before)) = (now.softnet_dropped, before.softnet_dropped) {
+                tick.drops.push(receive(drops::SOFTNET, now, before));
             }
         }
         tick.drops.retain(|drops| drops.packets > 0);

@@ -1,5 +1,5 @@
 //! The catalog as Prometheus text (exposition format 0.0.4), with the names that the `OpenTelemetry` specification gives
-//! ("Prometheus and OpenMetrics Compatibility"): dots become underscores, units and `_total` are appended.
+//! ("Prometheus and `OpenMetrics` Compatibility"): dots become underscores, units and `_total` are appended.
 
 use std::fmt::Write;
 
