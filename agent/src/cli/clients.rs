@@ -71,7 +71,12 @@ pub fn watch(socket: &Path, json: bool) -> Result<()> {
 fn plain(message: &Message) -> Vec<String> {
     match message {
         Message::State { stamp, node, conditions } => {
-            let mut lines = vec![format!("{} {node}: {} conditions stand", stamp.time, conditions.len())];
+            let stand = match conditions.len() {
+                0 => "no condition stands".to_owned(),
+                1 => "1 condition stands".to_owned(),
+                n => format!("{n} conditions stand"),
+            };
+            let mut lines = vec![format!("{} {node}: {stand}", stamp.time)];
             lines.extend(conditions.iter().map(|c| format!("  {}", sentence(&c.phase, c))));
             lines
         }

@@ -162,7 +162,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
             let config = Config::load(config.config.as_deref())?;
             run::check_program_names(&config)?;
             println!(
-                "fine: {} peers, {} services, {} connections at most",
+                "fine: peers {}, services {}, connections at most {}",
                 config.peers.len(),
                 config.services.len(),
                 config.limits.connections
