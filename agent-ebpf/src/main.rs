@@ -3,7 +3,6 @@
 //! Built for `bpfel-unknown-none` by `cargo xtask build-ebpf`; on the host it is an empty program, so that plain
 //! `cargo build` and `cargo test` of the workspace work.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
-
 #![allow(clippy::inline_always)] // the verifier wants one function
 
 #[cfg(target_arch = "bpf")]

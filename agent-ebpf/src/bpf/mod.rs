@@ -4,6 +4,7 @@ mod adopt;
 mod drops;
 mod handshake;
 mod kptr;
+mod layouts;
 mod listen;
 mod loss;
 mod maps;

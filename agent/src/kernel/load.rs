@@ -20,7 +20,10 @@ use super::{
 };
 
 /// The kernel object, built by `cargo xtask build-ebpf`.
-static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/graylag.bpf.o"));
+pub static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/graylag.bpf.o"));
+
+/// Loaded to learn whether fentry is allowed, and for nothing else.
+pub const FENTRY_PROBE: &str = "probe_fentry";
 
 /// What became of one program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +44,13 @@ pub enum ProgramState {
     },
 }
 
-/// Loads the object with this kernel's offsets and the configured sizes.
-pub fn object(settings: &Settings, types: &KernelTypes, offsets: &Offsets) -> Result<Ebpf, KernelError> {
+/// Loads an object with this kernel's offsets and the configured sizes.
+pub fn object(
+    object: &[u8],
+    settings: &Settings,
+    types: &KernelTypes,
+    offsets: &Offsets,
+) -> Result<Ebpf, KernelError> {
     raise_memlock();
     let retransmit_has_error = u32::from(
         types.tracepoint("tcp_retransmit_skb").and_then(|a| a.get(2).cloned()).as_deref() == Some("int"),
@@ -69,7 +77,7 @@ pub fn object(settings: &Settings, types: &KernelTypes, offsets: &Offsets) -> Re
     for (map, entries) in settings.limits.maps() {
         loader.map_max_entries(map, entries);
     }
-    loader.load(OBJECT).map_err(|error| KernelError::Object(chain(&error)))
+    loader.load(object).map_err(|error| KernelError::Object(chain(&error)))
 }
 
 /// `(global, offset)` of every member, [`MISSING`] where this kernel has none.
@@ -89,7 +97,8 @@ impl Offsets {
         Self(OFFSETS.iter().map(|(name, path)| (*name, place(path))).collect())
     }
 
-    fn missing<'a>(&self, program: &'a Program) -> Option<&'a str> {
+    /// The first member that a program reads and this kernel has not.
+    pub fn missing<'a>(&self, program: &'a Program) -> Option<&'a str> {
         program.members.iter().copied().find(|m| self.0.iter().any(|(name, at)| name == m && *at == MISSING))
     }
 }
@@ -188,7 +197,7 @@ fn attach_one(
 pub fn probe_fentry(ebpf: &mut Ebpf) -> Result<(), String> {
     let btf = Btf::from_sys_fs().map_err(|e| chain(&e))?;
     let program: &mut FEntry = ebpf
-        .program_mut("probe_fentry")
+        .program_mut(FENTRY_PROBE)
         .ok_or("not in the kernel object")?
         .try_into()
         .map_err(|e| chain(&e))?;
@@ -196,7 +205,7 @@ pub fn probe_fentry(ebpf: &mut Ebpf) -> Result<(), String> {
 }
 
 /// Argument positions are not ABI: they are what the running kernel's BTF says, or the program stays out.
-fn check_prototype(types: &KernelTypes, name: &str, expected: &[&str]) -> Result<(), String> {
+pub fn check_prototype(types: &KernelTypes, name: &str, expected: &[&str]) -> Result<(), String> {
     let Some(found) = types.tracepoint(name) else {
         return Err(format!("this kernel has no tracepoint {name}"));
     };

@@ -14,6 +14,7 @@ pub mod netns;
 pub mod privileges;
 pub mod programs;
 pub mod settings;
+mod verify;
 
 use std::{
     collections::BTreeMap,
@@ -34,6 +35,7 @@ pub use error::KernelError;
 pub use load::ProgramState;
 use programs::{PROGRAMS, Program};
 use settings::{PeerPrefix, Settings};
+pub use verify::{Verdict, verify};
 
 /// The attached kernel half. Dropping it detaches everything.
 pub struct Kernel {
@@ -108,7 +110,7 @@ impl Kernel {
                 .map(|(name, value)| (value, name.trim_start_matches("SKB_DROP_REASON_").to_owned()))
                 .collect(),
         );
-        let mut ebpf = load::object(settings, &types, &offsets)?;
+        let mut ebpf = load::object(load::OBJECT, settings, &types, &offsets)?;
         maps::insert_other_paths(&mut ebpf)?;
         maps::insert_peers(&mut ebpf, &settings.peers)?;
         if let Some(inodes) = &settings.netns {
