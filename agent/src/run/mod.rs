@@ -10,7 +10,6 @@ mod logging;
 mod settings;
 
 use std::{
-    io,
     path::PathBuf,
     sync::{
         Arc,
@@ -62,6 +61,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let config = Config::load(arguments.config.as_deref())?;
     check_program_names(&config)?;
     let exporting = export::Settings::from_env()?;
+    if arguments.view {
+        view::available().context("--view")?;
+    }
     let log = logging::start(arguments.view);
     let outcome = Agent::start(arguments, config, exporting).and_then(|agent| agent.until_stopped(arguments));
     log.print();
@@ -81,6 +83,9 @@ struct Agent {
 
 impl Agent {
     fn start(arguments: &Arguments, config: Config, exporting: Option<export::Settings>) -> Result<Self> {
+        // Before the socket: who may not load programs often may not write to its directory either, and one remedy
+        // serves for both.
+        privileges::require()?;
         let socket =
             arguments.socket.clone().or_else(|| config.socket.clone()).filter(|p| !p.as_os_str().is_empty());
         let listening = Listening::bind(socket.as_deref(), config.listen)?;
@@ -164,11 +169,7 @@ impl Agent {
         let shown = view::run(&mut faces::Local(self.engine.clone()), &stop);
         signals.close();
         let _ = thread.join();
-        shown.or_else(|error| match error.kind() {
-            // Asked for without a terminal: the agent is of use all the same.
-            io::ErrorKind::Unsupported => Err(error).context("--view"),
-            _ => Err(error.into()),
-        })
+        shown.context("--view")
     }
 
     fn wait(&mut self, arguments: &Arguments) -> Result<()> {

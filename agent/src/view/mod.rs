@@ -34,7 +34,7 @@ mod tests;
 mod text;
 mod theme;
 
-pub use terminal::run;
+pub use terminal::{available, run};
 
 use ratatui::{Terminal, backend::TestBackend, buffer::Cell};
 

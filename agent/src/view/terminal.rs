@@ -36,6 +36,21 @@ const REFRESH: Duration = Duration::from_millis(500);
 /// How long a request to stop may go unnoticed.
 const ATTENTION: Duration = Duration::from_millis(100);
 
+/// Whether there is a terminal to show anything on.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::Unsupported`] if standard output is none.
+pub fn available() -> io::Result<()> {
+    if stdout().is_terminal() {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        "the live view needs a terminal, and standard output is none; `graylag status` prints the same once",
+    ))
+}
+
 /// Shows a live view until the user quits or `stop` is set. The terminal is as before when this returns, and when the
 /// process panics.
 ///
@@ -43,12 +58,7 @@ const ATTENTION: Duration = Duration::from_millis(100);
 ///
 /// [`io::ErrorKind::Unsupported`] if standard output is no terminal; else what the terminal reports.
 pub fn run(feed: &mut dyn Feed, stop: &AtomicBool) -> io::Result<()> {
-    if !stdout().is_terminal() {
-        return Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "the live view needs a terminal, and standard output is none; `graylag status` prints the same once",
-        ));
-    }
+    available()?;
     let _held = Held::take()?;
     // Never dropped: where the terminal is gone, its drop complains on standard error, gone too, and that panics. The
     // cursor it would show is shown by `Held`.
