@@ -265,3 +265,48 @@ impl Inner {
         self.origin.checked_add(SignedDuration::try_from(at).unwrap_or_default()).unwrap_or(Timestamp::MAX)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        collect::HostCounters,
+        kernel::Dropped,
+        model::{Direction, Phase, Transport},
+    };
+
+    const INTERVAL: Duration = Duration::from_millis(500);
+
+    /// Every message, whatever it tells of, may be relied on until the next look but two: a reader of the feed must not
+    /// take the end of a lease, which may be minutes ahead or past, for the end of the feed.
+    #[test]
+    fn transitions_are_as_valid_as_heartbeats_and_carry_the_lease() {
+        let judge = (health::Settings::default(), std::collections::BTreeMap::new());
+        let engine =
+            Engine::new(Facts::default(), Naming::default(), judge, 10, INTERVAL, Duration::from_secs(1000));
+        let mut told = Vec::new();
+        let mut packets = 0;
+        for look in 0..400u32 {
+            packets += if look < 10 { 500 } else { 0 };
+            let at = Duration::from_secs(1000) + INTERVAL * look;
+            let reason = "SOCKET_RCVBUFF".to_owned();
+            let (direction, transport) = (Direction::Receive, Transport::Udp);
+            let seen = Observation {
+                at_ns: at.as_nanos() as u64,
+                drops: vec![Dropped { reason, direction, transport, packets }],
+                host: Some(HostCounters { packets: u64::from(look) * 1000, ..HostCounters::default() }),
+                ..Observation::default()
+            };
+            told.extend(engine.absorb(&seen, Duration::ZERO));
+        }
+        let phases: Vec<Phase> = told.iter().map(|announcement| announcement.transition.to).collect();
+        assert_eq!(phases, [Phase::Raised, Phase::Cleared]);
+        for announcement in &told {
+            let stamp = announcement.message.stamp();
+            let valid = stamp.valid_until.duration_since(stamp.time);
+            assert_eq!(valid, SignedDuration::try_from(INTERVAL * 3 + Duration::from_secs(1)).unwrap());
+        }
+        let Message::Transition { stamp, condition, .. } = &told[0].message else { panic!() };
+        assert_eq!(condition.valid_until.duration_since(stamp.time), SignedDuration::from_secs(10));
+    }
+}
