@@ -320,7 +320,7 @@ fn a_host_that_slept_accuses_nobody() {
     assert_eq!(world.raised(), []);
 }
 
-/// False alarms of the response test: heavy tails and correlated looks, a simulated month.
+/// False alarms of the response test: heavy tails and correlated looks, nearly six days of them.
 #[test]
 fn heavy_tails_and_correlated_looks_do_not_alarm() {
     let mut world = World::new(11);
