@@ -18,7 +18,7 @@ use crate::model::status::{Message, Status};
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody there.
-    #[error("no agent answers at {}: {error}; is `graylag run` running, with this --socket?", path.display())]
+    #[error("no agent answers at {}: {error}; {}", path.display(), remedy(.error))]
     Connect {
         /// Where.
         path: PathBuf,
@@ -33,6 +33,13 @@ pub enum ClientError {
         /// What.
         problem: String,
     },
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "the socket is for its owner and group: be one of them, or root",
+        _ => "is `graylag run` running, with this --socket?",
+    }
 }
 
 /// Reads one agent.
