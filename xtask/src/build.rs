@@ -12,6 +12,8 @@ use crate::{
     shell::{as_root, find, run, say},
 };
 
+/// What static programs are built for. Named even though it is the host: flags for it then do not reach build scripts
+/// and procedural macros.
 #[cfg(target_arch = "x86_64")]
 pub(crate) const HOST: &str = "x86_64-unknown-linux-gnu";
 #[cfg(target_arch = "aarch64")]
@@ -56,27 +58,41 @@ fn kernel_cargo(subcommand: &str, kind: Kind) -> Result<Command> {
         // Checks of `core` on raw pointers end in panics that do not return, and the verifier wants every function to.
         flags.push("-Zub-checks=no".into());
     }
-    let mut command = Command::new("cargo");
+    let mut command = cargo(&flags.join("\x1f"));
     command
         .args([subcommand, "--quiet", "--locked", "--package", "graylag-ebpf", "--bin", "graylag-ebpf"])
         .args(["--target", "bpfel-unknown-none", "-Zbuild-std=core", "--target-dir", "target/bpf"])
-        .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
-        .env_remove("RUSTFLAGS");
+        .env("RUSTC_BOOTSTRAP", "1");
     Ok(command)
+}
+
+/// cargo for static programs, to be given the target [`HOST`]: the same file runs in a container, in the test kernels
+/// and on any distribution.
+pub(crate) fn static_cargo() -> Command {
+    cargo("-Ctarget-feature=+crt-static")
+}
+
+fn cargo(encoded_flags: &str) -> Command {
+    let mut command = Command::new("cargo");
+    command.env("CARGO_ENCODED_RUSTFLAGS", encoded_flags).env_remove("RUSTFLAGS");
+    command
 }
 
 /// Builds the agent, static and optimised, with all set-up. Returns where it is: `target/release/graylag`.
 pub(crate) fn agent() -> Result<PathBuf> {
     setup::build()?;
     ebpf(Kind::Release)?;
-    say("building the agent");
-    // Static, so that the same file runs in a container, in the test kernels and on any distribution. The target is
-    // named so that the flag does not reach build scripts and procedural macros.
-    run(Command::new("cargo")
-        .args(["build", "--quiet", "--locked", "--release", "--package", "graylag", "--target", HOST])
-        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
-        .env_remove("RUSTFLAGS"))?;
+    say("building the agent (the first time takes minutes)");
+    run(static_cargo().args([
+        "build",
+        "--quiet",
+        "--locked",
+        "--release",
+        "--package",
+        "graylag",
+        "--target",
+        HOST,
+    ]))?;
     let built = Path::new("target").join(HOST).join("release/graylag");
     let shown = PathBuf::from("target/release/graylag");
     std::fs::create_dir_all("target/release")?;
