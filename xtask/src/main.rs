@@ -1,12 +1,19 @@
 //! Everything around the build: `cargo xtask <command>`.
 
+mod bench;
 mod build;
+mod docs;
 mod kernels;
 mod lint;
+mod programs;
 mod setup;
 mod shell;
+mod tally;
 mod test;
 
+use std::process::ExitCode;
+
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 /// Set-up, build, run, test and bench graylag. Each command does the set-up it needs.
@@ -25,47 +32,67 @@ enum Command {
     BuildEbpf,
     /// Builds the agent with the kernel object inside (target/release/graylag)
     Build,
-    /// Formatting, clippy, documentation
-    Lint,
-    /// Everything: unit tests, end-to-end tests on this kernel, the kernel matrix
-    Test {
-        /// Only the end-to-end tests on this kernel, with these arguments to the test programs
-        #[arg(long, num_args = 0.., value_name = "ARGUMENT")]
-        end_to_end: Option<Vec<String>>,
-    },
-    /// The handshake tests on stock Debian kernels in QEMU
-    Kernels {
-        /// Only this one, by version or suite
-        only: Option<String>,
-    },
     /// Builds and runs the agent with its terminal view on this host
     Run {
         /// Arguments for `graylag run`, after `--`
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Formatting, clippy for both halves, generated documents
+    Lint,
+    /// Everything: lint, unit tests, end-to-end tests on this kernel, the kernel matrix
+    Test {
+        /// Only the end-to-end tests on this kernel, with these arguments to the test programs
+        #[arg(long, num_args = 0.., value_name = "ARGUMENT", allow_hyphen_values = true)]
+        end_to_end: Option<Vec<String>>,
+    },
+    /// The tests of the TCP cases on stock Debian kernels in QEMU
+    Kernels {
+        /// Only this one, by version or suite
+        only: Option<String>,
+    },
+    /// Measures the agent on this host
+    Bench {
+        /// Arguments for the benchmark, after `--`
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+    /// Writes the documents that are made from the code
+    Docs {
+        /// Only says whether they are up to date, and fails where they are not
+        #[arg(long)]
+        check: bool,
+    },
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match dispatch(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            shell::say(format!("failed: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<()> {
     std::env::set_current_dir(shell::root())?;
-    match Arguments::parse().command {
+    match command {
         Command::Setup => {
             setup::build()?;
-            setup::test()
+            setup::test()?;
+            shell::say("everything is installed");
+            Ok(())
         }
         Command::BuildEbpf => setup::build().and_then(|()| build::ebpf(build::Kind::Release).map(drop)),
         Command::Build => build::agent().map(drop),
-        Command::Lint => setup::build().and_then(|()| lint::lint()),
-        Command::Test { end_to_end: None } => test::all(),
-        Command::Test { end_to_end: Some(arguments) } => {
-            setup::test()?;
-            build::agent()?;
-            test::end_to_end(&arguments)
-        }
-        Command::Kernels { only } => {
-            setup::test()?;
-            kernels::all(&build::agent()?, &test::guest_tests()?, only.as_deref())
-        }
         Command::Run { arguments } => build::run_agent(&arguments),
+        Command::Lint => setup::build().and_then(|()| lint::lint()).and_then(|()| docs::check()),
+        Command::Test { end_to_end: None } => test::all(),
+        Command::Test { end_to_end: Some(arguments) } => test::end_to_end_only(&arguments),
+        Command::Kernels { only } => test::kernels_only(only.as_deref()),
+        Command::Bench { arguments } => bench::bench(&arguments),
+        Command::Docs { check: true } => setup::build().and_then(|()| docs::check()),
+        Command::Docs { check: false } => setup::build().and_then(|()| docs::write()),
     }
 }

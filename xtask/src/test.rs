@@ -1,21 +1,39 @@
 //! `cargo xtask test`: everything, end to end, in the order in which it fails fastest.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-    time::Instant,
-};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    build::{self, HOST, Kind},
-    kernels, lint, setup,
-    shell::{as_root, is_root, output, run, say},
+    build::{self, Kind},
+    docs, kernels, lint,
+    programs::{self, Program},
+    setup,
+    shell::{as_root, is_root, say},
+    tally::Tally,
 };
 
-/// Runs everything.
+/// Threads of a test program: its tests mostly wait.
+const THREADS: &str = "--test-threads=4";
+/// The end-to-end test programs, in cargo's words.
+const END_TO_END: &[&str] = &["--package", "graylag-tests", "--tests"];
+
+/// Runs everything. The last line is the count of all tests; a step that fails ends the run.
 pub(crate) fn all() -> Result<()> {
+    let started = Instant::now();
+    let mut tally = Tally::default();
+    let outcome = steps(&mut tally);
+    say(format!("{} s in all", started.elapsed().as_secs()));
+    if let Err(error) = &outcome {
+        say(format!("{error:#}"));
+    }
+    if tally.all() > 0 {
+        println!("{tally}");
+    }
+    outcome.map_err(|_| anyhow::anyhow!("not everything passed"))
+}
+
+fn steps(tally: &mut Tally) -> Result<()> {
     ensure!(
         is_root() || as_root("true")?.status()?.success(),
         "the tests load kernel programs: they need root"
@@ -26,80 +44,60 @@ pub(crate) fn all() -> Result<()> {
         build::ebpf(Kind::Debug).map(drop)
     })?;
     step("lint", lint::lint)?;
-    step("unit tests", || {
-        run(Command::new("cargo").args([
-            "test",
-            "--quiet",
-            "--locked",
-            "--package",
-            "graylag-ebpf",
-            "--package",
-            "graylag",
-        ]))
-    })?;
+    let agent = step("agent", build::agent)?;
+    step("generated documents", || docs::compare(&agent))?;
+    let programs = step("test programs", || programs::build(&["--workspace"]))?;
+    let (end_to_end, unit): (Vec<_>, Vec<_>) =
+        programs.into_iter().partition(|program| program.directory.ends_with("tests"));
+    step("unit tests", || counted(tally, run(&unit, false, &[])?))?;
+    step("end-to-end tests", || counted(tally, run(&end_to_end, true, &[THREADS.into()])?))?;
+    step("kernel matrix", || counted(tally, kernels::all(&agent, &end_to_end, None)?))
+}
+
+/// Only the end-to-end tests, with these arguments to the test programs.
+pub(crate) fn end_to_end_only(arguments: &[String]) -> Result<()> {
+    setup::test()?;
+    build::agent()?;
+    let mut all = vec![THREADS.to_owned()];
+    all.extend_from_slice(arguments);
+    finish(&run(&programs::build(END_TO_END)?, true, &all)?)
+}
+
+/// Only the kernel matrix, or one kernel of it.
+pub(crate) fn kernels_only(only: Option<&str>) -> Result<()> {
+    setup::test()?;
     let agent = build::agent()?;
-    step("end-to-end tests", || end_to_end(&[]))?;
-    step("kernel matrix", || kernels::all(&agent, &guest_tests()?, None))
+    finish(&kernels::all(&agent, &programs::build(END_TO_END)?, only)?)
 }
 
-/// The end-to-end tests on this kernel; `arguments` go to the test programs.
-pub(crate) fn end_to_end(arguments: &[String]) -> Result<()> {
-    // Built as whoever calls, run as root.
-    for program in test_programs(&["test", "--no-run", "--locked", "--package", "graylag-tests"], None)? {
+fn finish(tally: &Tally) -> Result<()> {
+    println!("{tally}");
+    tally.verdict()
+}
+
+fn counted(sum: &mut Tally, tally: Tally) -> Result<()> {
+    let verdict = tally.verdict();
+    sum.add(tally);
+    verdict
+}
+
+/// Runs one program after the other, all of them whatever fails. They were built as whoever calls; tests that load
+/// kernel programs run as root.
+fn run(programs: &[Program], as_root: bool, arguments: &[String]) -> Result<Tally> {
+    let mut tally = Tally::default();
+    for program in programs {
         let started = Instant::now();
-        let name = program.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let mut command = as_root(&program)?;
-        command.env("RUST_BACKTRACE", "0").current_dir("tests").args(["--test-threads=4"]).args(arguments);
-        run(&mut command).with_context(|| format!("tests of {name}"))?;
-        say(format!(
-            "{} took {} s",
-            name.rsplit_once('-').map_or(&*name, |(n, _)| n),
-            started.elapsed().as_secs()
-        ));
+        tally.add(program.run(as_root, arguments)?);
+        say(format!("{} took {} s", program.name, started.elapsed().as_secs()));
     }
-    Ok(())
+    Ok(tally)
 }
 
-/// The tests that also run in the guests: static, for there is nothing else in there.
-pub(crate) fn guest_tests() -> Result<Vec<PathBuf>> {
-    let arguments = [
-        "test",
-        "--no-run",
-        "--locked",
-        "--package",
-        "graylag-tests",
-        "--test",
-        "tcp_cases",
-        "--target",
-        HOST,
-    ];
-    test_programs(&arguments, Some("-Ctarget-feature=+crt-static"))
-}
-
-/// Builds tests and finds the programs that cargo made.
-fn test_programs(arguments: &[&str], flags: Option<&str>) -> Result<Vec<PathBuf>> {
-    let mut command = Command::new("cargo");
-    command.args(arguments).args(["--quiet", "--message-format=json"]);
-    if let Some(flags) = flags {
-        command.env("CARGO_ENCODED_RUSTFLAGS", flags).env_remove("RUSTFLAGS");
-    }
-    let messages = output(&mut command)?;
-    let programs: Vec<PathBuf> = messages
-        .lines()
-        .filter(|line| line.contains("\"compiler-artifact\"") && line.contains("\"test\":true"))
-        .filter_map(|line| {
-            let (_, rest) = line.split_once("\"executable\":\"")?;
-            Some(Path::new(rest.split('"').next()?).to_owned())
-        })
-        .collect();
-    ensure!(!programs.is_empty(), "cargo built no tests");
-    Ok(programs)
-}
-
-fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     say(format!("── {name}"));
     let started = Instant::now();
-    work().with_context(|| name.to_owned())?;
-    say(format!("── {name}: {} s", started.elapsed().as_secs()));
-    Ok(())
+    let outcome = work();
+    let word = if outcome.is_ok() { "done" } else { "failed" };
+    say(format!("── {name}: {word} in {} s", started.elapsed().as_secs()));
+    outcome.with_context(|| name.to_owned())
 }

@@ -1,0 +1,26 @@
+//! The benchmark: a program of the test crate, optimised, run as root beside the agent.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::{
+    build::{self, HOST},
+    setup,
+    shell::{as_root, run, say},
+};
+
+/// Builds the agent and the benchmark, and runs it; `arguments` are the benchmark's.
+pub(crate) fn bench(arguments: &[String]) -> Result<()> {
+    setup::test()?;
+    build::agent()?;
+    say("building the benchmark");
+    // Built like the agent: most of what it depends on is built already.
+    run(build::static_cargo().args(["build", "--quiet", "--locked", "--release", "--target", HOST]).args([
+        "--package",
+        "graylag-tests",
+        "--bin",
+        "bench",
+    ]))?;
+    run(as_root(Path::new("target").join(HOST).join("release/bench"))?.args(arguments))
+}

@@ -1,0 +1,106 @@
+//! Running a guest to its end, and reading its console.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+
+use super::{
+    Kernel,
+    fetch::directory,
+    image::{DONE, ENDED, Image},
+};
+use crate::{shell::say, tally::Tally};
+
+/// A guest that takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(900);
+/// Lines of the console that are shown where something failed.
+const SHOWN: usize = 100;
+
+/// Boots it, waits, counts.
+pub(super) fn run(kernel: &Kernel, image: &Image) -> Result<Tally> {
+    let log = directory(kernel)?.join("console.log");
+    say(format!("{}: booting; its console goes to {}", kernel.version, log.display()));
+    let started = Instant::now();
+    let in_time = boot(image, &log)?;
+    let console = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
+    let tally = count(kernel.version, &console, in_time);
+    let outcome = if in_time { "" } else { ", ended because it took too long" };
+    say(format!("{}: {tally} in {} s{outcome}", kernel.version, started.elapsed().as_secs()));
+    if tally.verdict().is_err() {
+        let lines: Vec<&str> = console.lines().collect();
+        let end = &lines[lines.len().saturating_sub(SHOWN)..];
+        println!("──── the end of the console of {}\n{}\n────", kernel.version, end.join("\n"));
+    }
+    Ok(tally)
+}
+
+/// Whether it ended by itself in time.
+fn boot(image: &Image, log: &Path) -> Result<bool> {
+    let mut guest = Command::new("qemu-system-x86_64")
+        // Without cmpxchg16b: emulated with several threads (QEMU 7.2) it leaves wrong flags behind, and kernels whose
+        // allocator uses it end in a double fault.
+        .args(["-accel", "tcg,thread=multi", "-cpu", "max,-cx16", "-smp", "2", "-m", "1536"])
+        .args(["-display", "none", "-vga", "none", "-nic", "none", "-monitor", "none", "-no-reboot"])
+        .arg("-serial")
+        .arg(format!("file:{}", log.display()))
+        .arg("-kernel")
+        .arg(&image.vmlinuz)
+        .arg("-initrd")
+        .arg(&image.initramfs)
+        .args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"])
+        .stdin(Stdio::null())
+        .spawn()
+        .context("qemu-system-x86_64 is missing: cargo xtask setup")?;
+    let started = Instant::now();
+    while guest.try_wait()?.is_none() {
+        if started.elapsed() > PATIENCE {
+            let _ = guest.kill();
+            let _ = guest.wait();
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    Ok(true)
+}
+
+/// Sums what the test programs said. A guest that did not come to its end is one failed test.
+fn count(version: &str, console: &str, in_time: bool) -> Tally {
+    let mut tally = Tally::default();
+    let mut rest = console;
+    while let Some((text, after)) = rest.split_once(ENDED) {
+        let (ended, after) = after.split_once('\n').unwrap_or((after, ""));
+        let mut words = ended.split_whitespace();
+        let name = format!("{} on {version}", words.next().unwrap_or_default());
+        tally.add(Tally::of(&name, text, words.next() == Some("0")));
+        rest = after;
+    }
+    if !in_time || !rest.contains(DONE) {
+        tally.add(Tally::of(&format!("the guest {version}"), "", false));
+    }
+    tally
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RESULT: &str = "test result: ok. 2 passed; 0 failed; 0 ignored";
+
+    #[test]
+    fn a_guest_counts_what_its_programs_said() {
+        let console = format!("boot\n{RESULT}\n{ENDED} one 0\r\n{RESULT}\n{ENDED} two 0\n{DONE}\n");
+        assert_eq!(count("6.1", &console, true).to_string(), "4 passed, 0 failed");
+    }
+
+    #[test]
+    fn a_guest_that_crashes_has_failed_whatever_passed_before() {
+        let console = format!("{RESULT}\n{ENDED} one 0\nKernel panic\n");
+        assert_eq!(count("6.1", &console, true).to_string(), "2 passed, 1 failed");
+        assert_eq!(count("6.1", "", false).to_string(), "0 passed, 1 failed");
+    }
+}

@@ -1,0 +1,78 @@
+//! The kernel matrix: stock Debian kernels in QEMU, software emulation, with the static agent and the static tests.
+
+mod fetch;
+mod guest;
+mod image;
+
+use std::{path::Path, thread, time::Instant};
+
+use anyhow::{Result, anyhow, ensure};
+
+use crate::{programs::Program, shell::say, tally::Tally};
+
+/// A kernel of the matrix.
+#[derive(Debug)]
+struct Kernel {
+    /// Debian suite.
+    suite: &'static str,
+    /// Version that the suite's cloud kernel has.
+    version: &'static str,
+    /// Where the suite is, first choice and archive.
+    mirrors: &'static [&'static str],
+    /// Signals that this kernel cannot give, as `graylag check` names them. The tests hold the agent to it: it says so
+    /// for these and for no others.
+    without: &'static [&'static str],
+}
+
+const MIRROR: &str = "http://deb.debian.org/debian";
+const ARCHIVE: &str = "http://archive.debian.org/debian";
+
+const KERNELS: &[Kernel] = &[
+    Kernel { suite: "bullseye", version: "5.10", mirrors: &[MIRROR, ARCHIVE], without: &[] },
+    Kernel { suite: "bookworm", version: "6.1", mirrors: &[MIRROR, ARCHIVE], without: &[] },
+    Kernel { suite: "trixie", version: "6.12", mirrors: &[MIRROR, ARCHIVE], without: &[] },
+];
+
+/// The test programs that run in the guests.
+const TESTS: &[&str] = &["tcp_cases"];
+/// Guests at once. An emulated processor keeps a real one busy, and its tests are as patient as elsewhere.
+const AT_ONCE: usize = 2;
+
+/// Boots every kernel, or the one named, and runs the tests in it. `programs` may be more than run there.
+pub(crate) fn all(agent: &Path, programs: &[Program], only: Option<&str>) -> Result<Tally> {
+    ensure!(
+        cfg!(target_arch = "x86_64"),
+        "the kernels of the matrix are for x86-64, like the programs built on it"
+    );
+    let chosen: Vec<&Kernel> =
+        KERNELS.iter().filter(|k| only.is_none_or(|only| only == k.version || only == k.suite)).collect();
+    ensure!(
+        !chosen.is_empty(),
+        "no such kernel; there are {}",
+        KERNELS.iter().map(|k| k.version).collect::<Vec<_>>().join(", ")
+    );
+    let tests: Vec<&Program> = programs.iter().filter(|p| TESTS.contains(&p.name.as_str())).collect();
+    ensure!(tests.len() == TESTS.len(), "not all of the guests' test programs were built: {TESTS:?}");
+    let mut tally = Tally::default();
+    for few in chosen.chunks(AT_ONCE) {
+        // What is fetched is said one after the other; what is emulated runs at once.
+        let images = few.iter().map(|kernel| prepare(kernel, agent, &tests)).collect::<Result<Vec<_>>>()?;
+        let run = |(kernel, image): (&&Kernel, image::Image)| guest::run(kernel, &image);
+        let outcomes = thread::scope(|scope| {
+            let guests: Vec<_> = few.iter().zip(images).map(|pair| scope.spawn(move || run(pair))).collect();
+            guests.into_iter().map(thread::ScopedJoinHandle::join).collect::<Vec<_>>()
+        });
+        for outcome in outcomes {
+            tally.add(outcome.map_err(|_| anyhow!("a guest's thread panicked"))??);
+        }
+    }
+    Ok(tally)
+}
+
+fn prepare(kernel: &Kernel, agent: &Path, tests: &[&Program]) -> Result<image::Image> {
+    let started = Instant::now();
+    let files = fetch::fetch(kernel)?;
+    let image = image::build(kernel, files, agent, tests)?;
+    say(format!("{}: image made in {} s", kernel.version, started.elapsed().as_secs()));
+    Ok(image)
+}
