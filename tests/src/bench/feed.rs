@@ -1,0 +1,50 @@
+//! `/v1/watch`, with the moment each transition arrived.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    os::unix::net::UnixStream,
+    sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+use graylag::model::status::{ConditionStatus, Message};
+
+use crate::{agent::Agent, eventually};
+
+/// A reader of the stream.
+pub struct Feed {
+    arrived: Arc<Mutex<Vec<(Instant, Message)>>>,
+}
+
+impl Feed {
+    /// Begins to read; returns when the first state is there.
+    pub fn open(agent: &Agent) -> Self {
+        let mut stream = UnixStream::connect(&agent.socket).expect("the agent's socket");
+        write!(stream, "GET /v1/watch HTTP/1.1\r\nHost: bench\r\n\r\n").expect("request");
+        let arrived: Arc<Mutex<Vec<_>>> = Arc::default();
+        let feed = Self { arrived: arrived.clone() };
+        // Ends with the agent.
+        thread::spawn(move || {
+            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                let now = Instant::now();
+                let Some(data) = line.strip_prefix("data:") else { continue };
+                let message = serde_json::from_str(data).unwrap_or_else(|e| panic!("{e}: {data}"));
+                arrived.lock().expect("messages").push((now, message));
+            }
+        });
+        eventually("the first state", Duration::from_secs(20), || {
+            (!feed.arrived.lock().expect("messages").is_empty()).then_some(())
+        });
+        feed
+    }
+
+    /// When the first condition was raised that fits.
+    pub fn raised(&self, fits: impl Fn(&ConditionStatus) -> bool) -> Option<Instant> {
+        let arrived = self.arrived.lock().expect("messages");
+        arrived.iter().find_map(|(at, message)| match message {
+            Message::Transition { to, condition, .. } if to == "raised" && fits(condition) => Some(*at),
+            _ => None,
+        })
+    }
+}

@@ -1,0 +1,103 @@
+//! The benchmark: what the kernel programs and the agent cost, and how soon a fault is told.
+//!
+//! It compares, and never fails because a machine is slow: times inside the kernel, ratios of pairs measured one right
+//! after the other, shares of a core. Whether a goal is met is said, with the figure.
+
+mod callers;
+mod detection;
+mod document;
+mod empty;
+mod facts;
+mod feed;
+mod flows;
+mod footprint;
+mod load;
+mod options;
+mod programs;
+mod sample;
+mod section;
+mod server;
+mod stream;
+mod table;
+mod throughput;
+mod usage;
+
+use anyhow::{Context, Result};
+
+pub use document::replace;
+pub use options::Options;
+pub use sample::Spread;
+pub use table::Table;
+
+use facts::{Facts, Weather};
+use section::Section;
+
+/// One part of the benchmark.
+struct Part {
+    name: &'static str,
+    about: &'static str,
+    run: fn(&Options) -> Section,
+}
+
+const PARTS: [Part; 4] = [
+    Part {
+        name: "programs",
+        about: "run time of each kernel program, and of all of them per TCP connection",
+        run: programs::run,
+    },
+    Part {
+        name: "throughput",
+        about: "connections, requests and bytes a second with the agent and without",
+        run: throughput::run,
+    },
+    Part {
+        name: "footprint",
+        about: "the agent's share of a core, its memory, the time of a look",
+        run: footprint::run,
+    },
+    Part { name: "detection", about: "from a fault to /v1/watch", run: detection::run },
+];
+
+/// Names of the parts, and of their markers.
+pub fn parts() -> impl Iterator<Item = &'static str> {
+    PARTS.iter().map(|part| part.name)
+}
+
+/// Runs what the arguments ask for.
+pub fn main(arguments: impl Iterator<Item = String>) -> Result<()> {
+    let names = PARTS.map(|part| part.name);
+    let Some(options) = Options::parse(arguments, &names)? else {
+        println!("{}", options::USAGE);
+        for part in &PARTS {
+            println!("  {:11} {}", part.name, part.about);
+        }
+        return Ok(());
+    };
+    raise_descriptor_limit()?;
+    if let Some(serve) = options.serve {
+        return server::run(serve);
+    }
+    crate::require_root();
+    let facts = Facts::gather(&options);
+    for part in PARTS.iter().filter(|part| options.wants(part.name)) {
+        eprintln!("bench: {}: {}", part.name, part.about);
+        let before = Weather::now();
+        let section = (part.run)(&options);
+        let text = section.markdown(&facts, &before, &Weather::now());
+        println!("## {}\n\n{text}", part.name);
+        if let Some(path) = &options.markdown {
+            let old =
+                std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let new = replace(&old, part.name, &text).with_context(|| path.display().to_string())?;
+            std::fs::write(path, new).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Ten thousand connections are as many descriptors. Where the limit is lower, there will be fewer connections.
+fn raise_descriptor_limit() -> Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).context("the limit of open files")
+}
