@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{Request, StatusCode, body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -101,8 +101,16 @@ impl Client {
         let request = Request::get(path).header("host", "graylag").body(Empty::<Bytes>::new());
         let request = request.map_err(|error| self.failed(&error))?;
         let response = sender.send_request(request).await.map_err(|error| self.failed(&error))?;
-        if response.status() != StatusCode::OK {
-            return Err(self.failed(&format!("{path} answered {}", response.status())));
+        let status = response.status();
+        if status != StatusCode::OK {
+            const MOST: usize = 1024;
+            // Its words say more than its number.
+            let words = Limited::new(response.into_body(), MOST).collect();
+            let words = tokio::time::timeout(PATIENCE, words).await;
+            let words = words.ok().and_then(Result::ok).map(http_body_util::Collected::to_bytes);
+            let words = words.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+            let problem = format!("{path} answered {status}: {}", words.trim());
+            return Err(self.failed(&problem.trim_end_matches([':', ' '])));
         }
         Ok(response.into_body())
     }

@@ -2,6 +2,7 @@
 //! waits for OTLP.
 
 mod client;
+mod connections;
 mod prometheus;
 mod server;
 

@@ -27,7 +27,11 @@ use tokio::{
 };
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 
-use super::{Source, prometheus};
+use super::{
+    Source,
+    connections::{self, until},
+    prometheus,
+};
 use crate::model::status::Message;
 
 /// Messages kept for a reader that is behind; after that it is cut.
@@ -103,8 +107,14 @@ fn bind_unix(path: &Path) -> Result<(std::os::unix::net::UnixListener, SocketFil
         Ok(found) if !std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) => {
             return Err(ServerError::NotASocket(path.to_owned()));
         }
-        Ok(_) if UnixStream::connect(path).is_ok() => return Err(ServerError::InUse(path.to_owned())),
-        Ok(_) => fs::remove_file(path).map_err(failed)?,
+        Ok(_) => match UnixStream::connect(path) {
+            Ok(_) => return Err(ServerError::InUse(path.to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                fs::remove_file(path).map_err(failed)?;
+            }
+            // Somebody else's, whom this process may not ask.
+            Err(error) => return Err(failed(error)),
+        },
         Err(_) => {}
     }
     let listener = std::os::unix::net::UnixListener::bind(path).map_err(failed)?;
@@ -147,21 +157,19 @@ impl Server {
             .route("/v1/status", get(status))
             .route("/v1/watch", get(watching))
             .with_state(shared);
+        let places = Arc::new(Semaphore::new(connections::MOST));
         let mut tasks = Vec::new();
         let mut socket = None;
         if let Some((listener, file)) = listening.unix {
             let listener = UnixListener::from_std(listener)?;
             let (router, stopped) = (router.clone(), stopped.clone());
-            tasks.push(tokio::spawn(async move {
-                let _ = axum::serve(listener, router).with_graceful_shutdown(until(stopped)).await;
-            }));
+            let places = places.clone();
+            tasks.push(tokio::spawn(connections::serve(listener, router, places, stopped)));
             socket = Some(file);
         }
         if let Some(listener) = listening.tcp {
             let listener = TcpListener::from_std(listener)?;
-            tasks.push(tokio::spawn(async move {
-                let _ = axum::serve(listener, router).with_graceful_shutdown(until(stopped)).await;
-            }));
+            tasks.push(tokio::spawn(connections::serve(listener, router, places, stopped)));
         }
         Ok(Self { messages, stop, tasks, _socket: socket })
     }
@@ -179,10 +187,6 @@ impl Server {
             let _ = tokio::time::timeout(Duration::from_secs(1), task).await;
         }
     }
-}
-
-async fn until(mut stopped: watch::Receiver<bool>) {
-    let _ = stopped.wait_for(|stop| *stop).await;
 }
 
 /// 200 while the collector looks at the kernel as often as it should.
