@@ -24,9 +24,9 @@ const PROGRAM_TIMES_EVERY: Duration = Duration::from_secs(5);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 
 /// What the others may ask of the collector.
-pub enum Request {
-    /// Replace the configured peers.
-    Peers(Vec<PeerPrefix>),
+enum Request {
+    /// Replace the configured peers, and say what came of it.
+    Peers(Vec<PeerPrefix>, mpsc::SyncSender<Result<()>>),
 }
 
 /// Where the collector's news go; none of these may wait.
@@ -69,9 +69,14 @@ impl Handle {
         Ok(Self { stop, thread, requests })
     }
 
-    /// Asks for something; it is done before the next look.
-    pub fn request(&self, request: Request) {
-        let _ = self.requests.send(request);
+    /// Replaces the configured peers; returns when it is done.
+    pub fn replace_peers(&self, peers: Vec<PeerPrefix>) -> Result<()> {
+        // A look may be under way, and may take its time.
+        const PATIENCE: Duration = Duration::from_secs(20);
+        let (done, said) = mpsc::sync_channel(1);
+        self.requests.send(Request::Peers(peers, done)).context("the collector has ended")?;
+        self.thread.thread().unpark();
+        said.recv_timeout(PATIENCE).context("the collector does not answer")?
     }
 
     /// Ends the thread, and with it detaches the kernel half.
@@ -99,13 +104,11 @@ impl<L: Listener> Work<L> {
                 if stop.load(Ordering::Relaxed) {
                     return;
                 }
+                requests.try_iter().for_each(|request| self.answer(request));
                 thread::park_timeout(due.saturating_sub(now()));
             }
             if stop.load(Ordering::Relaxed) {
                 return;
-            }
-            for request in requests.try_iter() {
-                self.answer(request);
             }
             let at = now();
             self.look(at, at.saturating_sub(due));
@@ -146,10 +149,9 @@ impl<L: Listener> Work<L> {
 
     fn answer(&mut self, request: Request) {
         match request {
-            Request::Peers(peers) => {
-                if let Err(error) = self.collector.replace_peers(&peers) {
-                    tracing::error!("the new peers could not be entered: {error:#}");
-                }
+            Request::Peers(peers, done) => {
+                // Whoever asked may have lost patience.
+                let _ = done.send(self.collector.replace_peers(&peers));
             }
         }
     }

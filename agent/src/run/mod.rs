@@ -38,7 +38,7 @@ use crate::{
     model::drops,
     view,
 };
-use collector::{Handle, Request, now};
+use collector::{Handle, now};
 use faces::{Faces, Told};
 
 /// Where the local API is unless told otherwise.
@@ -201,8 +201,11 @@ impl Agent {
         if !fixed.is_empty() {
             tracing::warn!("changes of {} take a restart", fixed.join(", "));
         }
-        self.collector.request(Request::Peers(self.ids.prefixes(&new)));
+        // Names first: the kernel may count under a new peer as soon as it knows it.
         self.engine.reconfigure(self.ids.naming(&new), settings::judge_settings(&new));
+        if let Err(error) = self.collector.replace_peers(self.ids.prefixes(&new)) {
+            tracing::error!("the new peers could not be entered: {error:#}");
+        }
         tracing::info!("configuration reloaded: {} peers, {} services", new.peers.len(), new.services.len());
         self.config = new;
     }

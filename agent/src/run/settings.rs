@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 
 use crate::{
     aggregate::{Naming, PeerName, ServiceName},
-    config::{Config, ConfigError, KernelLog, Namespace},
+    config::{Config, ConfigError, KernelLog, Namespace, Peer},
     health,
     kernel::{
         netns,
@@ -20,24 +20,37 @@ use crate::{
     model::Role,
 };
 
+/// Names remembered, configured ones and former ones.
+const MOST_NAMES: usize = 5000;
+
 /// Identifiers by which the kernel knows peers: a name keeps its own over reloads, so that what is counted under it stays
-/// under it.
+/// under it. So does one that is no longer configured: connections keep the path they began with.
 #[derive(Debug, Default)]
 pub struct PeerIds {
-    ids: HashMap<String, u16>,
+    /// Identifier, and whether each address is a path.
+    ids: HashMap<String, (u16, bool)>,
 }
 
 impl PeerIds {
-    fn of(&mut self, name: &str) -> u16 {
-        let next = self.ids.len() as u16 + 1;
-        *self.ids.entry(name.to_owned()).or_insert(next)
+    fn of(&mut self, peer: &Peer) -> u16 {
+        if let Some((id, per_address)) = self.ids.get_mut(&peer.name) {
+            *per_address = peer.per_address;
+            return *id;
+        }
+        let used: BTreeSet<u16> = self.ids.values().map(|(id, _)| *id).collect();
+        let id = (1..=u16::MAX).find(|id| !used.contains(id)).unwrap_or(u16::MAX);
+        self.ids.insert(peer.name.clone(), (id, peer.per_address));
+        id
     }
 
     /// Prefixes of all peers, for the kernel.
     pub fn prefixes(&mut self, config: &Config) -> Vec<PeerPrefix> {
+        if self.ids.len() > MOST_NAMES {
+            self.ids.retain(|name, _| config.peers.iter().any(|peer| peer.name == *name));
+        }
         let mut prefixes = Vec::new();
         for peer in &config.peers {
-            let id = self.of(&peer.name);
+            let id = self.of(peer);
             let per_address = peer.per_address;
             prefixes.extend(peer.cidrs.iter().map(|(address, bits)| PeerPrefix {
                 address: *address,
@@ -51,13 +64,13 @@ impl PeerIds {
 
     /// Names of peers and services.
     pub fn naming(&mut self, config: &Config) -> Naming {
-        let peers = config
-            .peers
-            .iter()
-            .map(|p| {
-                (self.of(&p.name), PeerName { name: p.name.as_str().into(), per_address: p.per_address })
-            })
-            .collect();
+        for peer in &config.peers {
+            self.of(peer);
+        }
+        let name = |(name, (id, per_address)): (&String, &(u16, bool))| {
+            (*id, PeerName { name: name.as_str().into(), per_address: *per_address })
+        };
+        let peers = self.ids.iter().map(name).collect();
         let services = config
             .services
             .iter()
@@ -163,7 +176,9 @@ mod tests {
         let mut ids = PeerIds::default();
         assert_eq!(ids.prefixes(&config(&["a", "bb"])).iter().map(|p| p.id).collect::<Vec<_>>(), [1, 2]);
         assert_eq!(ids.prefixes(&config(&["ccc", "bb"])).iter().map(|p| p.id).collect::<Vec<_>>(), [3, 2]);
-        assert_eq!(ids.naming(&config(&["bb"])).peers[&2].name.as_ref(), "bb");
+        let naming = ids.naming(&config(&["bb"]));
+        assert_eq!(naming.peers[&2].name.as_ref(), "bb");
+        assert_eq!(naming.peers[&1].name.as_ref(), "a", "its connections may still be there");
     }
 
     #[test]
