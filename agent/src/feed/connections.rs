@@ -27,7 +27,7 @@ pub const MOST: usize = 512;
 /// A request's head has to come within this, and the next one on the same connection too.
 const REQUEST: Duration = Duration::from_secs(30);
 /// A reader that takes nothing for this long, while there is something to take, is gone.
-const READER: Duration = Duration::from_secs(10);
+pub const READER: Duration = Duration::from_secs(10);
 /// What one too many hears.
 const REFUSAL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain\r\nconnection: close\r\n\

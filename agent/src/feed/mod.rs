@@ -5,6 +5,8 @@ mod client;
 mod connections;
 mod prometheus;
 mod server;
+#[cfg(test)]
+mod tests;
 
 pub use client::{Client, ClientError};
 pub use server::{Listening, Server, ServerError};
