@@ -1,6 +1,7 @@
 //! Real servers: nginx, haproxy, postgresql, each in a directory of its own.
 
 use std::{
+    fmt::Write,
     fs,
     net::IpAddr,
     os::unix::fs::{PermissionsExt, chown},
@@ -27,7 +28,9 @@ impl Nginx {
         let directory = Directory::new();
         let root = directory.path().display().to_string();
         directory.write("index.html", &"all is well\n".repeat(100));
-        let listen: String = addresses.iter().map(|a| format!("listen {};\n", with_port(*a, port))).collect();
+        let listen: Vec<String> =
+            addresses.iter().map(|a| format!("listen {};", with_port(*a, port))).collect();
+        let listen = listen.join("\n");
         let config = directory.write(
             "nginx.conf",
             &format!(
@@ -67,7 +70,7 @@ impl Haproxy {
              timeout client 60s\n  timeout server 60s\n",
         );
         for (i, (listen, server)) in proxies.iter().enumerate() {
-            config.push_str(&format!("listen p{i}\n  bind {listen}\n  server s {server}\n"));
+            let _ = writeln!(config, "listen p{i}\n  bind {listen}\n  server s {server}");
         }
         let path = directory.write("haproxy.cfg", &config);
         let process = Process::start(host.command("haproxy").arg("-db").arg("-f").arg(path));

@@ -238,11 +238,11 @@ fn a2_one_server_accepts_and_never_speaks() {
     for (name, about, blame) in watch.raised() {
         match about.as_str() {
             "us-east-lb 10.77.1.2 api client" => {
-                assert_eq!((name.as_str(), blame.as_str()), ("first_byte_stall", "peer_application"))
+                assert_eq!((name.as_str(), blame.as_str()), ("first_byte_stall", "peer_application"));
             }
             // All three servers are one service to the server's host; callers come from one prefix.
             "10.77.0.0/24 api server" => {
-                assert_eq!((name.as_str(), blame.as_str()), ("first_byte_stall", "local_process"))
+                assert_eq!((name.as_str(), blame.as_str()), ("first_byte_stall", "local_process"));
             }
             other => panic!("{name} {other} {blame}"),
         }
@@ -286,11 +286,11 @@ fn databases(fault: bool) {
         .map(|(_, port)| (with_port(address::SERVER_V4, *port), with_port(local, 5432)))
         .collect();
     let _haproxy = Haproxy::start(&pair.server, &proxies);
-    let config: String = SERVICES
+    let config: Vec<String> = SERVICES
         .iter()
-        .map(|(name, port)| format!("[[service]]\nname = \"{name}\"\nremote_ports = [{port}]\n"))
+        .map(|(name, port)| format!("[[service]]\nname = \"{name}\"\nremote_ports = [{port}]"))
         .collect();
-    let agent = Setup::watching(&[&pair.client]).config(&config).start();
+    let agent = Setup::watching(&[&pair.client]).config(&config.join("\n")).start();
     let watch = Watch::start(&agent);
     let _load: Vec<_> = SERVICES
         .iter()

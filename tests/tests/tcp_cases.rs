@@ -1,21 +1,27 @@
 //! Every TCP case of the kernel facts, both families, against ground truth: an nft counter, a kernel counter or the
 //! program's own tally. Exact, not "more than zero".
+//!
+//! These also run in the guests of `cargo xtask kernels`, on emulated processors: a state that passes has to last long
+//! enough to be seen there. What a guest's kernel cannot tell, by the list that the matrix keeps (`GRAYLAG_WITHOUT`), is
+//! counted as the agent then says it is; tests/degraded.rs holds the agent to that list.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests are tests
 
 use std::{
     io::{Read, Write},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     thread,
     time::Duration,
 };
 
 use graylag_tests::{
     agent::{Agent, Setup},
+    eventually,
     metrics::Scrape,
     net::{Pair, address},
     nft::Nft,
     traffic::{Echo, ask, begin, connect, listen},
 };
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 const PORT: u16 = 8080;
 const SOON: Duration = Duration::from_secs(20);
@@ -28,6 +34,11 @@ fn watched() -> (Pair, Agent) {
     let pair = Pair::new();
     let agent = Setup::watching(&[&pair.client, &pair.server]).start();
     (pair, agent)
+}
+
+/// Whether this kernel is listed as one that does not give a signal, or not all of it.
+fn lacks(signal: &str) -> bool {
+    std::env::var("GRAYLAG_WITHOUT").is_ok_and(|list| list.split(',').any(|name| name == signal))
 }
 
 fn outcome(scrape: &Scrape, role: (&str, &str), outcome: &str) -> u64 {
@@ -71,7 +82,7 @@ fn connections_that_work_are_counted_on_both_ends() {
     let scrape = agent.scrape();
     assert_eq!(outcomes(&scrape, CLIENT)[1..], [0; 5]);
     assert_eq!(outcomes(&scrape, SERVER)[1..], [0; 5]);
-    assert_eq!(scrape.sum("graylag.tcp.syn.retransmitted", &[]), 0.0);
+    assert_eq!(scrape.sum("graylag.tcp.syn.retransmitted", &[]) as u64, 0);
     assert!(agent.conditions().is_empty());
 }
 
@@ -212,12 +223,14 @@ fn a_full_accept_queue_at_the_final_ack_is_counted_as_the_kernel_counts_it() {
         SERVERS.iter().flat_map(|s| [*s; 5]).map(|s| connect(&pair.client, s, PORT).unwrap()).collect();
     assert_eq!(pair.server.tcp_ext("ListenOverflows"), 0);
     nft.heal();
-    thread::sleep(Duration::from_millis(2500));
-    let overflows = pair.server.tcp_ext("ListenOverflows");
-    assert!(overflows >= 6, "{overflows}");
-    agent.until(SOON, &(pair.server.tcp_ext("ListenOverflows"), (0, 6)), |s| {
+    eventually("every one of the three is late", SOON, || {
+        (pair.server.tcp_ext("ListenOverflows") >= 6).then_some(())
+    });
+    // The kernel goes on counting: once the two agree, they agree.
+    agent.until(SOON, &(0, (0, 6)), |s| {
+        let counted = s.sum("graylag.tcp.accept_queue.overflow", &[]) as i64;
         (
-            s.sum("graylag.tcp.accept_queue.overflow", &[]) as u64,
+            counted - pair.server.tcp_ext("ListenOverflows") as i64,
             pending(s, "graylag.tcp.handshake.pending", SERVER),
         )
     });
@@ -225,16 +238,16 @@ fn a_full_accept_queue_at_the_final_ack_is_counted_as_the_kernel_counts_it() {
 }
 
 /// A connection from a given source port.
-fn bound(pair: &Pair, server: IpAddr, port: u16) -> socket2::Socket {
-    use socket2::{Domain, Socket, Type};
+fn bound(pair: &Pair, server: IpAddr, port: u16) -> Socket {
     let any: IpAddr = if server.is_ipv4() { address::CLIENT_V4 } else { address::CLIENT_V6 };
-    pair.client.run(|| {
-        let socket = Socket::new(Domain::for_address((server, PORT).into()), Type::STREAM, None).unwrap();
-        socket.set_reuse_address(true).unwrap();
-        socket.bind(&std::net::SocketAddr::new(any, port).into()).unwrap();
-        socket.connect(&std::net::SocketAddr::new(server, PORT).into()).unwrap();
-        socket
-    })
+    let connect = || -> std::io::Result<Socket> {
+        let socket = Socket::new(Domain::for_address((server, PORT).into()), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&SocketAddr::new(any, port).into())?;
+        socket.connect(&SocketAddr::new(server, PORT).into())?;
+        Ok(socket)
+    };
+    pair.client.run(connect).unwrap()
 }
 
 #[test]
@@ -284,7 +297,9 @@ fn syn_cookies_are_counted_and_still_have_a_latency() {
 
 #[test]
 fn accepted_and_never_answered_is_pending_on_both_ends() {
-    let (pair, agent) = watched();
+    let pair = Pair::new();
+    let setup = Setup::watching(&[&pair.client, &pair.server]);
+    let agent = setup.config("[thresholds]\nfirst_byte_stall = \"8s\"").start();
     let listeners: Vec<_> = SERVERS.iter().map(|s| listen(&pair.server, *s, PORT, 16)).collect();
     let mut streams: Vec<_> =
         SERVERS.iter().flat_map(|s| [*s; 3]).map(|s| connect(&pair.client, s, PORT).unwrap()).collect();
@@ -302,7 +317,7 @@ fn accepted_and_never_answered_is_pending_on_both_ends() {
         [CLIENT, SERVER].map(|role| pending(s, "graylag.tcp.first_byte.pending", role)).into()
     });
     let silence = agent.scrape().sum("graylag.tcp.receive.silence", &[]);
-    assert!(silence >= 3.0, "longest silence {silence}");
+    assert!(silence >= 8.0, "longest silence {silence}");
     drop(streams);
     drop(accepted);
     agent.until(SOON, &((0, 0), (0, 0), 0), |s| {
@@ -334,6 +349,14 @@ fn icmp_unreachable_is_unreachable() {
         for _ in 0..5 {
             assert!(connect(&pair.client, server, PORT).is_err());
         }
+    }
+    if lacks("handshake_client") {
+        // Where nobody reports the error, the caller may have taken it by the time the attempt ends.
+        agent.until(SOON, &([0; 4], 10), |s| {
+            let [rest @ .., unreachable, abandoned] = outcomes(s, CLIENT);
+            (rest, unreachable + abandoned)
+        });
+        return;
     }
     agent.until(SOON, &[0, 0, 0, 0, 10, 0], |s| outcomes(s, CLIENT));
 }

@@ -15,6 +15,7 @@ pub(crate) fn lint() -> Result<()> {
         "--locked",
         "--workspace",
         "--all-targets",
+        "--keep-going",
         "--",
         "-D",
         "warnings",
