@@ -26,7 +26,7 @@ struct TcpElement {
 /// Tracks one connection of the reader's namespace.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/tcp")]
-pub fn adopt(ctx: *mut c_void) -> i32 {
+pub extern "C" fn adopt(ctx: *mut c_void) -> i32 {
     // SAFETY: the context of this program type; the verifier checks the access.
     let raw = unsafe { (*ctx.cast::<TcpElement>()).sk_common };
     if raw.is_null() {

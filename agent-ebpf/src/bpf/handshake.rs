@@ -122,15 +122,15 @@ fn attempt_fails(sk: Sock<Direct>) {
 #[btf_tracepoint(function = "inet_sk_error_report")]
 pub fn inet_sk_error_report(ctx: BtfTracePointContext) -> i32 {
     let sk = Sock::<Direct>::new(argument(ctx.as_ptr(), 0) as *mut _);
-    if sk.state() == state::SYN_SENT {
-        if let Some(entry) = maps::conn(sk.id()) {
-            // Neither is set yet where `ip_icmp_error` reports, and in `SYN_SENT` nothing else does.
-            entry.soft_error = match (sk.error(), sk.soft_error()) {
-                (0, 0) => errno::EHOSTUNREACH,
-                (0, soft) => soft,
-                (hard, _) => hard,
-            };
-        }
+    if sk.state() == state::SYN_SENT
+        && let Some(entry) = maps::conn(sk.id())
+    {
+        // Neither is set yet where `ip_icmp_error` reports, and in `SYN_SENT` nothing else does.
+        entry.soft_error = match (sk.error(), sk.soft_error()) {
+            (0, 0) => errno::EHOSTUNREACH,
+            (0, soft) => soft,
+            (hard, _) => hard,
+        };
     }
     0
 }
@@ -147,10 +147,11 @@ fn closing(sk: Sock<Direct>) {
 #[inline(always)]
 fn give_up(entry: &mut Conn, now: u64) {
     let asked = entry.exchange.asked_ns;
-    if asked != 0 && entry.flags & (conn::FIRST_DONE | conn::GIVEN_UP) == 0 {
-        if let Some(stats) = maps::path(&entry.path, now) {
-            maps::record(&mut stats.first_byte_failed, now.saturating_sub(asked));
-        }
+    if asked != 0
+        && entry.flags & (conn::FIRST_DONE | conn::GIVEN_UP) == 0
+        && let Some(stats) = maps::path(&entry.path, now)
+    {
+        maps::record(&mut stats.first_byte_failed, now.saturating_sub(asked));
     }
     entry.exchange.asked_ns = 0;
     entry.flags |= conn::GIVEN_UP;

@@ -83,10 +83,10 @@ pub fn tcp_retransmit_synack(ctx: BtfTracePointContext) -> i32 {
 /// Adds what a socket counted since the last sample, where enough time has passed.
 #[inline(always)]
 pub fn sample_if_due<T: TcpCounters>(entry: &mut Conn, tp: T, now: u64) {
-    if now - entry.sampled_ns >= SAMPLE_NS {
-        if let Some(stats) = maps::path(&entry.path, now) {
-            sample(entry, tp, stats, now);
-        }
+    if now - entry.sampled_ns >= SAMPLE_NS
+        && let Some(stats) = maps::path(&entry.path, now)
+    {
+        sample(entry, tp, stats, now);
     }
 }
 

@@ -105,19 +105,19 @@ pub fn count(counter: Counter) {
 /// The record of a path, made where there is none; the role's `~other` where there is no room.
 #[inline(never)]
 pub fn path(key: &PathKey, now: u64) -> Option<&'static mut PathStats> {
+    #[allow(clippy::needless_borrows_for_generic_args)] // by value it would be copied to the stack
     let found = PATHS.get_ptr_mut(key).or_else(|| {
         let fresh = NEW_PATH.get_ptr(0)?;
         // SAFETY: a value of the array map; the kernel copies it.
         let _ = PATHS.insert(key, unsafe { &*fresh }, u64::from(BPF_NOEXIST));
         PATHS.get_ptr_mut(key)
     });
-    let found = match found {
-        Some(found) => found,
-        None => {
-            count(Counter::PathFull);
-            warn!((), "path table full: service port {} counted as ~other", key.port);
-            PATHS.get_ptr_mut(PathKey::other(key.role()))?
-        }
+    let found = if let Some(found) = found {
+        found
+    } else {
+        count(Counter::PathFull);
+        warn!((), "path table full: service port {} counted as ~other", key.port);
+        PATHS.get_ptr_mut(PathKey::other(key.role()))?
     };
     // SAFETY: see the module.
     let stats = unsafe { &mut *found };

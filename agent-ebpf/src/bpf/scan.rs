@@ -62,7 +62,7 @@ fn write<T>(seq: *mut c_void, record: *const T) -> bool {
 /// Paths touched since the last pass.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/bpf_map_elem")]
-pub fn scan_paths(ctx: *mut c_void) -> i32 {
+pub extern "C" fn scan_paths(ctx: *mut c_void) -> i32 {
     let Some((seq, key, value)) = element::<PathKey, PathStats>(ctx) else { return 0 };
     // SAFETY: not null, of the map's value size.
     let touched = unsafe { ptr::read_volatile(&raw const (*value).touched_ns) };
@@ -83,7 +83,7 @@ pub fn scan_paths(ctx: *mut c_void) -> i32 {
 /// Connections that wait.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/bpf_map_elem")]
-pub fn scan_conns(ctx: *mut c_void) -> i32 {
+pub extern "C" fn scan_conns(ctx: *mut c_void) -> i32 {
     let Some((seq, key, value)) = element::<u64, Conn>(ctx) else { return 0 };
     // SAFETY: not null, of the map's value size; a torn read at worst tells of a wait that has just ended.
     let (id, entry) = unsafe { (*key, &*value) };
@@ -121,7 +121,7 @@ fn is_stale(id: u64, entry: &Conn) -> bool {
 /// Handshakes that reached a listener and are not complete: all of them.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/bpf_map_elem")]
-pub fn scan_half_open(ctx: *mut c_void) -> i32 {
+pub extern "C" fn scan_half_open(ctx: *mut c_void) -> i32 {
     let Some((seq, key, value)) = element::<Tuple, HalfOpen>(ctx) else { return 0 };
     let _ = write(seq, key) && write(seq, value);
     0

@@ -104,7 +104,9 @@ impl<L: Listener> Work<L> {
                 if stop.load(Ordering::Relaxed) {
                     return;
                 }
-                requests.try_iter().for_each(|request| self.answer(request));
+                for request in requests.try_iter() {
+                    self.answer(request);
+                }
                 thread::park_timeout(due.saturating_sub(now()));
             }
             if stop.load(Ordering::Relaxed) {
