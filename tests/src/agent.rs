@@ -2,8 +2,6 @@
 
 use std::{
     fmt::Write as _,
-    io::{Read, Write as _},
-    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -13,9 +11,10 @@ use graylag::model::status::{ConditionStatus, Message, Status};
 
 use crate::{
     eventually,
+    http::get,
     metrics::Scrape,
     net::Host,
-    proc::{Directory, Process},
+    proc::{Directory, Ended, Process, finish},
 };
 
 /// The binary under test: `target/release/graylag`, or what `GRAYLAG_BIN` says.
@@ -33,6 +32,18 @@ pub struct Setup {
     environment: Vec<(String, String)>,
     scope: Vec<String>,
     inside: Option<String>,
+    through: Vec<String>,
+    arguments: Vec<String>,
+    user: Option<u32>,
+    socket: Option<PathBuf>,
+}
+
+/// Everything that starting an agent takes; the directory goes when the last owner does.
+struct Prepared {
+    command: Command,
+    socket: PathBuf,
+    config: PathBuf,
+    directory: Directory,
 }
 
 impl Setup {
@@ -61,6 +72,30 @@ impl Setup {
         self
     }
 
+    /// Runs it through a program that prepares the ground and then becomes the agent, such as `setpriv` or `unshare`.
+    pub fn through(mut self, command: &[&str]) -> Self {
+        self.through = command.iter().map(|&word| word.into()).collect();
+        self
+    }
+
+    /// One more argument of `graylag run`.
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// Its socket is here, not in a directory of its own.
+    pub fn socket(mut self, path: &Path) -> Self {
+        self.socket = Some(path.into());
+        self
+    }
+
+    /// Its files belong to this user, who may lack access to the place where the binary was built.
+    pub fn for_user(mut self, uid: u32) -> Self {
+        self.user = Some(uid);
+        self
+    }
+
     /// The configuration file's text.
     pub fn toml(&self) -> String {
         let mut text = self.config.clone();
@@ -73,35 +108,65 @@ impl Setup {
         text
     }
 
-    /// Starts it and waits until it is ready.
-    #[track_caller]
-    pub fn start(self) -> Agent {
+    fn prepare(self) -> Prepared {
         crate::require_root();
         let directory = Directory::new();
         let config = directory.write("graylag.toml", &self.toml());
-        let socket = directory.path().join("agent.sock");
-        let mut command = match &self.inside {
-            Some(host) => {
-                let mut command = Command::new("ip");
-                command.args(["netns", "exec", host]).arg(binary());
-                command
-            }
-            None => Command::new(binary()),
-        };
-        command.arg("run").arg("--config").arg(&config).arg("--socket").arg(&socket);
+        let socket = self.socket.clone().unwrap_or_else(|| directory.path().join("agent.sock"));
+        let mut program = binary();
+        if let Some(uid) = self.user {
+            let copy = directory.path().join("graylag");
+            std::fs::copy(&program, &copy).expect("the agent's binary");
+            std::os::unix::fs::chown(directory.path(), Some(uid), Some(uid)).expect("owner");
+            program = copy;
+        }
+        let mut words: Vec<String> = Vec::new();
+        if let Some(host) = &self.inside {
+            // `ip netns exec` would mount another /sys, without the cgroups.
+            words.extend(["nsenter".to_owned(), format!("--net=/run/netns/{host}")]);
+        }
+        words.extend(self.through);
+        words.push(program.display().to_string());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).arg("run").arg("--config").arg(&config).arg("--socket").arg(&socket);
+        command.args(self.arguments);
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OTEL_")) {
             command.env_remove(name);
         }
         command.envs(self.environment);
-        let mut agent = Agent { process: Process::start(&mut command), socket, config, directory };
-        eventually("the agent is ready", Duration::from_secs(60), || {
-            if let Some(status) = agent.process.ended() {
-                panic!("the agent ended with {status}:\n{}", agent.process.output().join("\n"));
-            }
-            (agent.get("/readyz")?.0 == 200).then_some(())
-        });
-        agent
+        Prepared { command, socket, config, directory }
     }
+
+    /// Starts it and waits until it is ready.
+    #[track_caller]
+    pub fn start(self) -> Agent {
+        self.start_until("/readyz")
+    }
+
+    /// Starts it and waits until a path of its API answers with 200.
+    #[track_caller]
+    pub fn start_until(self, path: &str) -> Agent {
+        self.spawn().answering(path)
+    }
+
+    /// Starts it and waits for nothing.
+    #[track_caller]
+    pub fn spawn(self) -> Agent {
+        let Prepared { mut command, socket, config, directory } = self.prepare();
+        Agent { process: Process::start(&mut command), socket, config, directory }
+    }
+
+    /// Starts it where it cannot run; returns its exit code and everything it said.
+    #[track_caller]
+    pub fn refused(self) -> Ended {
+        finish(&mut self.prepare().command)
+    }
+}
+
+/// `graylag` with arguments, to its end.
+#[track_caller]
+pub fn graylag(arguments: &[&str]) -> Ended {
+    finish(Command::new(binary()).args(arguments))
 }
 
 /// A running agent.
@@ -117,6 +182,39 @@ pub struct Agent {
 }
 
 impl Agent {
+    #[track_caller]
+    fn answering(mut self, path: &str) -> Self {
+        eventually("the agent is there", Duration::from_secs(60), || {
+            if let Some(status) = self.process.ended() {
+                panic!("the agent ended with {status}:\n{}", self.process.output().join("\n"));
+            }
+            (self.get(path)?.0 == 200).then_some(())
+        });
+        self
+    }
+
+    /// Starts it anew after its process has ended, with the same files.
+    #[track_caller]
+    pub fn again(self) -> Self {
+        let mut command = Command::new(binary());
+        command.arg("run").arg("--config").arg(&self.config).arg("--socket").arg(&self.socket);
+        Self { process: Process::start(&mut command), ..self }.answering("/readyz")
+    }
+
+    /// Waits until it has said something; returns the line.
+    #[track_caller]
+    pub fn said(&self, what: &str) -> String {
+        eventually(&format!("it says {what:?}"), Duration::from_secs(20), || {
+            self.process.output().into_iter().find(|line| line.contains(what))
+        })
+    }
+
+    /// `graylag COMMAND --socket …` of this agent.
+    #[track_caller]
+    pub fn ask(&self, arguments: &[&str]) -> Ended {
+        finish(Command::new(binary()).args(arguments).arg("--socket").arg(&self.socket))
+    }
+
     /// One request: status code and body; nothing where nobody answers.
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
         get(&self.socket, path)
@@ -169,33 +267,6 @@ impl Agent {
     }
 }
 
-/// One HTTP/1.1 request over a Unix socket, by hand: the test's client shares nothing with the agent's.
-pub fn get(socket: &Path, path: &str) -> Option<(u16, String)> {
-    let mut stream = UnixStream::connect(socket).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").ok()?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).ok()?;
-    let answer = String::from_utf8_lossy(&answer).into_owned();
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let code = head.split(' ').nth(1)?.parse().ok()?;
-    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
-    Some((code, if chunked { unchunked(body) } else { body.to_owned() }))
-}
-
-fn unchunked(mut body: &str) -> String {
-    let mut out = String::new();
-    while let Some((size, rest)) = body.split_once("\r\n") {
-        let size = usize::from_str_radix(size.trim(), 16).unwrap_or(0);
-        if size == 0 || rest.len() < size {
-            break;
-        }
-        out.push_str(&rest[..size]);
-        body = rest[size..].trim_start_matches("\r\n");
-    }
-    out
-}
-
 /// Everything `/v1/watch` says, through `graylag watch --json`, from when this was made on.
 pub struct Watch {
     process: Process,
@@ -211,6 +282,11 @@ impl Watch {
             watch.messages().iter().any(|m| matches!(m, Message::State { .. })).then_some(())
         });
         watch
+    }
+
+    /// Its exit code, where the stream has ended.
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.process.ended()
     }
 
     /// All messages so far.

@@ -6,12 +6,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::must_use_candidate)]
 
 pub mod agent;
+pub mod bench;
+pub mod bpf;
+pub mod http;
 pub mod metrics;
 pub mod net;
 pub mod nft;
+pub mod object;
+pub mod otlp;
 pub mod proc;
 pub mod servers;
 pub mod traffic;
+pub mod udp;
 
 use std::{
     thread,

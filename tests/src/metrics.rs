@@ -1,6 +1,6 @@
 //! The agent's `/metrics`, parsed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One scrape: value by name and labels.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +36,13 @@ impl Scrape {
         let mut all = labels.to_vec();
         all.push(("le", bound));
         self.count(metric, labels) - self.matching(&[name], &all).sum::<f64>()
+    }
+
+    /// The values that a label has over all samples of a counter.
+    pub fn values(&self, metric: &str, label: &str) -> BTreeSet<String> {
+        let (name, label) = (format!("{}_total", metric.replace('.', "_")), label.replace('.', "_"));
+        let samples = self.samples.iter().filter(|(found, ..)| *found == name);
+        samples.filter_map(|(_, labels, _)| labels.get(&label).cloned()).collect()
     }
 
     fn matching<'a>(

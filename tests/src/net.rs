@@ -95,6 +95,31 @@ impl Host {
         self.counter("snmp", "Tcp:", name)
     }
 
+    /// A `Udp` counter.
+    pub fn udp(&self, name: &str) -> u64 {
+        self.counter("snmp", "Udp:", name)
+    }
+
+    /// A counter of IPv6: a name and a number a line.
+    pub fn snmp6(&self, name: &str) -> u64 {
+        let text = self.run(|| std::fs::read_to_string("/proc/thread-self/net/snmp6")).expect("counters");
+        let value = |line: &str| line.strip_prefix(name)?.trim().parse().ok();
+        text.lines().find_map(value).unwrap_or_else(|| panic!("no {name}"))
+    }
+
+    /// `tc -n NAME …`
+    pub fn tc(&self, arguments: &[&str]) {
+        run(Command::new("tc").args(["-n", &self.name]).args(arguments));
+    }
+
+    /// Packets that the queueing discipline of an interface dropped.
+    pub fn queue_drops(&self, device: &str) -> u64 {
+        let arguments = ["-n", &self.name, "-s", "-j", "qdisc", "show", "dev", device];
+        let output = Command::new("tc").args(arguments).output().expect("tc");
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("tc's JSON");
+        json.as_array().expect("disciplines").iter().filter_map(|q| q["drops"].as_u64()).sum()
+    }
+
     fn counter(&self, file: &str, group: &str, name: &str) -> u64 {
         let path = format!("/proc/thread-self/net/{file}");
         let text = self.run(|| std::fs::read_to_string(path)).expect("counters");

@@ -10,6 +10,7 @@ use std::{
         atomic::{AtomicU32, Ordering},
     },
     thread,
+    time::{Duration, Instant},
 };
 
 /// Runs a command to its end; fails where it fails.
@@ -17,6 +18,52 @@ use std::{
 pub fn run(command: &mut Command) {
     let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// What a command left behind.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit code; nothing where a signal ended it.
+    pub code: Option<i32>,
+    /// What it said on standard output.
+    pub out: String,
+    /// What it said on standard error.
+    pub err: String,
+}
+
+/// Runs a command to its end, whatever that is; one that does not end fails the test.
+#[track_caller]
+pub fn finish(command: &mut Command) -> Ended {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let read = |stream: Option<Box<dyn Read + Send>>| {
+        thread::spawn(move || {
+            let mut text = String::new();
+            stream.expect("a stream").read_to_string(&mut text).map(|_| text)
+        })
+    };
+    let out = read(child.stdout.take().map(|stream| Box::new(stream) as _));
+    let err = read(child.stderr.take().map(|stream| Box::new(stream) as _));
+    let start = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("wait") {
+            break status;
+        }
+        if start.elapsed() > PATIENCE {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("{command:?} does not end; it said {:?} {:?}", out.join(), err.join());
+        }
+        thread::sleep(Duration::from_millis(10));
+    };
+    let text =
+        |thread: thread::JoinHandle<std::io::Result<String>>| thread.join().expect("reader").expect("text");
+    Ended { code: status.code(), out: text(out), err: text(err) }
 }
 
 /// A process that is killed, and waited for, when it goes out of scope.
@@ -80,7 +127,7 @@ impl Drop for Process {
                 if self.ended().is_some() {
                     return;
                 }
-                thread::sleep(std::time::Duration::from_millis(50));
+                thread::sleep(Duration::from_millis(50));
             }
             let _ = self.child.kill();
             let _ = self.child.wait();

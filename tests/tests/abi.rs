@@ -1,0 +1,119 @@
+//! The contract between the halves: what the agent takes a key, a value or a record to be is what the kernel object has
+//! in its BTF, member by member, and what its maps are declared with.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests are tests
+
+use std::mem::offset_of;
+
+use graylag_ebpf::{
+    ABI_VERSION,
+    bucket::Histogram,
+    counter::Counter,
+    exchange::Exchange,
+    key::{Address, PathKey, Peer, Tuple, UdpPort},
+    record::{Conn, HalfOpen, HalfOpenRecord, PathRecord, PathStats, Scan, Waiting},
+};
+use graylag_tests::object::{Layout, Object, PROFILES};
+
+macro_rules! layout {
+    ($name:ident { $($member:ident),* $(,)? }) => {{
+        // Fails to compile where a member is missing.
+        let _ = |value: $name| { let $name { $($member: _),* } = value; };
+        let members = vec![$((stringify!($member).to_owned(), offset_of!($name, $member))),*];
+        (stringify!($name), Layout { size: size_of::<$name>(), members })
+    }};
+}
+
+fn layouts() -> Vec<(&'static str, Layout)> {
+    vec![
+        layout!(PathKey { address, netns, port, peer, prefix, role, reserved }),
+        layout!(Tuple { local, remote, netns, local_port, remote_port }),
+        layout!(UdpPort { netns, port, reserved }),
+        layout!(Peer { id, per_address }),
+        layout!(Histogram { sum_ns, buckets }),
+        layout!(Exchange { asked_ns, last_ns, asked_seq, last_seq, received, acked }),
+        layout!(PathStats {
+            touched_ns,
+            outcomes,
+            syn_retransmitted,
+            overflow_at_syn,
+            overflow_at_ack,
+            request_queue_full,
+            cookies_sent,
+            cookies_established,
+            resets,
+            segments_in,
+            segments_out,
+            retransmitted,
+            handshake,
+            handshake_failed,
+            first_byte,
+            first_byte_failed,
+            response,
+            rtt,
+        }),
+        layout!(Conn {
+            path,
+            flags,
+            began_ns,
+            sampled_ns,
+            exchange,
+            segments_in,
+            segments_out,
+            dsack,
+            syn_retransmitted,
+            soft_error,
+            remote_port,
+            reserved,
+        }),
+        layout!(HalfOpen { path, flags, began_ns, last_ns, syn_retransmitted, syns }),
+        layout!(Waiting { path, kind, id, since_ns, syn_retransmitted, reserved }),
+        layout!(HalfOpenRecord { tuple, state }),
+        layout!(PathRecord { key, reserved, stats }),
+        layout!(Scan { touched_since_ns, kinds, reserved }),
+    ]
+}
+
+#[test]
+fn structures_are_laid_out_as_the_objects_btf_says() {
+    for profile in PROFILES {
+        let object = Object::read(profile);
+        for (name, expected) in layouts() {
+            assert_eq!(object.layout(name), expected, "{name} in {profile}");
+        }
+    }
+}
+
+#[test]
+fn maps_are_declared_with_the_sizes_of_the_contract() {
+    const WORD: usize = size_of::<u32>();
+    // An LPM key begins with the length of the prefix.
+    let expected = [
+        ("CONNS", size_of::<u64>(), size_of::<Conn>()),
+        ("COOKIES", size_of::<Tuple>(), size_of::<u64>()),
+        ("COUNTERS", WORD, size_of::<[u64; Counter::COUNT]>()),
+        ("DROPS", WORD, size_of::<u64>()),
+        ("DROP_IGNORED", WORD, WORD),
+        ("HALF_OPEN", size_of::<Tuple>(), size_of::<HalfOpen>()),
+        ("LISTENING", size_of::<UdpPort>(), WORD),
+        ("NETNS", WORD, WORD),
+        ("NEW_PATH", WORD, size_of::<PathStats>()),
+        ("PATHS", size_of::<PathKey>(), size_of::<PathStats>()),
+        ("PEERS", WORD + size_of::<Address>(), size_of::<Peer>()),
+        ("SCAN", WORD, size_of::<Scan>()),
+        ("UDP_DROPS", size_of::<UdpPort>(), size_of::<u64>()),
+    ];
+    let expected: Vec<_> =
+        expected.into_iter().map(|(name, key, value)| (name.into(), (key, value))).collect();
+    for profile in PROFILES {
+        let mut found = Object::read(profile).maps();
+        found.remove("AYA_LOGS"); // the logging library's own
+        assert_eq!(found.into_iter().collect::<Vec<(String, _)>>(), expected, "{profile}");
+    }
+}
+
+#[test]
+fn the_object_says_which_version_of_the_contract_it_has() {
+    for profile in PROFILES {
+        assert_eq!(Object::read(profile).constant("LAYOUTS"), Some(ABI_VERSION), "{profile}");
+    }
+}

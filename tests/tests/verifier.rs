@@ -1,0 +1,64 @@
+//! Every program of the kernel object, of both builds, before the verifier of the running kernel: each on its own, with what
+//! costs most switched off and with all of it switched on.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests are tests
+
+use graylag::{
+    config::Config,
+    kernel::{Verdict, verify},
+    run::kernel_settings,
+};
+use graylag_tests::{
+    object::{Object, PROFILES},
+    require_root,
+};
+
+/// Small maps: it is the programs that are tried.
+const LIMITS: &str = "[limits]\nconnections = 256\nhalf_open = 256\npaths = 64\n";
+/// The code that is cut out where nobody asks for it: diagnostics, and the look at a namespace.
+const EVERYTHING: &str = "[kernel]\nlog = \"debug\"\n[scope]\nnetwork_namespaces = [\"host\"]\n";
+
+fn accepted(profile: &str, configuration: &str) {
+    require_root();
+    let config = Config::parse(configuration, None).expect("configuration");
+    let settings = kernel_settings(&config).expect("settings");
+    let verdicts = verify(Object::read(profile).bytes(), &settings).expect("the object");
+    let refused: Vec<String> = verdicts
+        .iter()
+        .filter_map(|(name, verdict)| match verdict {
+            Verdict::Refused(words) => Some(format!("{name}: {words}")),
+            Verdict::Accepted | Verdict::NotForThisKernel(_) => None,
+        })
+        .collect();
+    assert!(refused.is_empty(), "{profile}: the verifier refuses\n{}", refused.join("\n"));
+    let known: Vec<&str> = graylag::kernel::programs::PROGRAMS.iter().map(|program| program.name).collect();
+    for name in &known {
+        assert!(verdicts.iter().any(|(found, _)| found == name), "{profile} has no program {name}");
+    }
+    let tried = verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Accepted).count();
+    assert!(tried * 2 > known.len(), "{verdicts:?}");
+}
+
+#[test]
+fn every_program_of_both_builds_is_accepted() {
+    for profile in PROFILES {
+        accepted(profile, LIMITS);
+    }
+}
+
+#[test]
+fn every_program_of_both_builds_is_accepted_with_everything_switched_on() {
+    for profile in PROFILES {
+        accepted(profile, &format!("{LIMITS}{EVERYTHING}"));
+    }
+}
+
+/// What the test would say if it had something to say: a program that the agent expects to be another.
+#[test]
+fn a_damaged_object_is_named_as_such() {
+    require_root();
+    let settings = kernel_settings(&Config::parse(LIMITS, None).unwrap()).unwrap();
+    let mut bytes = Object::read("bpf").bytes().to_vec();
+    bytes.truncate(bytes.len() / 2);
+    let error = verify(&bytes, &settings).unwrap_err().to_string();
+    assert!(error.starts_with("the kernel object could not be loaded: "), "{error}");
+}
