@@ -22,7 +22,7 @@ pub struct Exchange {
     pub last_seq: u32,
     /// Low half of `tcp_sock.bytes_received` when data last arrived.
     pub received: u32,
-    /// `snd_una` when data last arrived.
+    /// `snd_una` when data last arrived; 0 before.
     pub acked: u32,
 }
 
@@ -48,7 +48,8 @@ impl Exchange {
     /// news: data arrived during the call whose sender had this request. How long that took is then not known.
     #[inline(always)]
     pub fn client_sent(&mut self, now: u64, seq: u32) -> bool {
-        let overtaken = self.asked_ns == 0 && after(self.acked, seq);
+        // No data yet, no answer; `acked` then is no sequence number, and as one it would be after half of them.
+        let overtaken = self.asked_ns == 0 && self.acked != 0 && after(self.acked, seq);
         if !overtaken {
             self.client_sends(now, seq);
         }
@@ -143,6 +144,15 @@ mod tests {
         x.client_sends(100, 1);
         assert_eq!(x.client_received(101, 1, 5), None, "pushed by the server before it had the request");
         assert_eq!(x.client_received(180, 11, 9), Some(80));
+    }
+
+    proptest! {
+        #[test]
+        fn a_first_request_waits_wherever_sequence_numbers_begin(seq: u32) {
+            let mut x = Exchange::default();
+            prop_assert!(!x.client_sent(100, seq), "nothing has arrived that could answer it");
+            prop_assert_eq!(x.asked_ns, 100);
+        }
     }
 
     #[test]
