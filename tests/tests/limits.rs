@@ -43,7 +43,9 @@ fn paths_that_find_no_room_are_counted_as_other() {
     let agent = Setup::watching(&[&pair.client]).config("[limits]\npaths = 64").start();
     let _listeners = services(&pair, 9000..9050);
     for port in 9000..9050 {
-        SERVERS.map(|server| drop(connect(&pair.client, server, port).unwrap()));
+        for server in SERVERS {
+            drop(connect(&pair.client, server, port).unwrap());
+        }
     }
     // Two of the 64 entries are `~other`, one to a role.
     agent.until(SOON, &(100, 38, (64, 64)), |s| {
@@ -101,7 +103,9 @@ fn subjects_beyond_the_limit_are_published_as_other_and_totals_stay_whole() {
     let _listeners = services(&pair, 9000..9005);
     let round = || {
         for port in 9000..9005 {
-            SERVERS.map(|server| drop(connect(&pair.client, server, port).unwrap()));
+            for server in SERVERS {
+                drop(connect(&pair.client, server, port).unwrap());
+            }
         }
     };
     round();
