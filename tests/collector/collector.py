@@ -79,8 +79,13 @@ class Http(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, *_):
+        """A client that does not wait is part of the tests."""
+
+
 def serve_http(arguments):
-    server = http.server.ThreadingHTTPServer((arguments.address, arguments.port), Http)
+    server = Server((arguments.address, arguments.port), Http)
     if arguments.certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(arguments.certificate, arguments.key)
