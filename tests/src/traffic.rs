@@ -46,6 +46,15 @@ pub fn begin(host: &Host, address: IpAddr, port: u16) -> Socket {
     })
 }
 
+/// Stops what runs beside a test when it goes out of scope, so that a test that fails does not wait for it for ever.
+pub struct Stops<'a>(pub &'a AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A server that answers every request of `ask` bytes with `answer` bytes after a delay.
 pub struct Echo {
     /// Where it listens.

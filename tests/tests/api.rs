@@ -15,7 +15,7 @@ use graylag_tests::{
     agent::{Agent, Setup, Watch},
     eventually,
     http::{answer, send},
-    net::{Pair, address},
+    net::{Host, Pair, address},
     nft::Nft,
     traffic::{Echo, ask, begin, connect},
 };
@@ -197,7 +197,8 @@ fn stream(agent: &Agent) -> BufReader<UnixStream> {
 
 #[test]
 fn the_stream_is_well_formed_and_beats_while_nothing_happens() {
-    let agent = Setup::default().start();
+    let quiet = Host::new();
+    let agent = Setup::watching(&[&quiet]).start();
     let mut reader = stream(&agent);
     let mut line = || {
         let mut line = String::new();

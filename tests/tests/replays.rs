@@ -102,7 +102,7 @@ fn call(target: SocketAddr, patience: (Duration, Duration)) -> bool {
 
 const SECOND: Duration = Duration::from_secs(1);
 const QUICK: (Duration, Duration) = (SECOND, Duration::from_secs(5));
-const PATIENT: (Duration, Duration) = (SECOND, Duration::from_secs(600));
+const PATIENT: (Duration, Duration) = (SECOND, Duration::from_secs(60));
 
 fn balancers() -> Vec<Ipv4Addr> {
     (1..=6).map(|i| Ipv4Addr::new(10, 77, 1, i)).collect()
