@@ -45,7 +45,10 @@ fn program(message: &str) -> Option<Program> {
         let (_, rest) = message.split_once(&format!("\"{name}\":\""))?;
         Some(rest.split('"').next()?.to_owned())
     };
-    if !message.contains("\"compiler-artifact\"") || !message.contains("\"test\":true") {
+    // Of the profile: a target that can be tested, such as the agent itself, is also built as what it is.
+    let (_, profile) = message.split_once("\"profile\":{")?;
+    let is_test = profile.split('}').next()?.contains("\"test\":true");
+    if !message.contains("\"compiler-artifact\"") || !is_test {
         return None;
     }
     let path = PathBuf::from(field("executable")?);
@@ -85,4 +88,23 @@ pub(crate) fn watched(name: &str, command: &mut Command) -> Result<Tally> {
     }
     let status = child.wait().with_context(|| format!("waiting for {name}"))?;
     Ok(Tally::of(name, &text, status.success()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::program;
+
+    fn message(test_profile: bool) -> String {
+        let target = r#""target":{"kind":["bin"],"name":"graylag","test":true}"#;
+        format!(
+            r#"{{"reason":"compiler-artifact","manifest_path":"/r/agent/Cargo.toml",{target},"profile":{{"opt_level":"1","test":{test_profile}}},"executable":"/t/deps/graylag-0123"}}"#
+        )
+    }
+
+    #[test]
+    fn only_what_was_built_as_a_test_is_one() {
+        assert!(program(&message(false)).is_none());
+        let found = program(&message(true)).unwrap();
+        assert_eq!((found.name.as_str(), found.directory.to_str()), ("graylag", Some("/r/agent")));
+    }
 }
