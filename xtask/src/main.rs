@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod debian;
 mod docs;
 mod kernels;
 mod lint;

@@ -2,9 +2,12 @@
 
 use std::{fs, path::Path, process::Command};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use crate::shell::{as_root, find, output, run, say, succeeds};
+use crate::{
+    debian,
+    shell::{find, output, run, say},
+};
 
 /// LLVM that bpf-linker is built against; Debian 12 has it.
 const LLVM: &str = "22";
@@ -19,13 +22,12 @@ pub(crate) fn build() -> Result<()> {
         run(Command::new("rustup").args(["component", "add", "rust-src"]))?;
     }
     if find("bpf-linker").is_none() {
-        debian(&[
+        debian::install(&[
             &format!("llvm-{LLVM}-dev"),
             &format!("libpolly-{LLVM}-dev"),
             "libzstd-dev",
             "zlib1g-dev",
-            "gcc",
-            "libc6-dev",
+            // gcc comes with the linker (.cargo/cc); crates with C sources need no more.
             "g++",
         ])?;
         say(format!("installing bpf-linker {BPF_LINKER} with cargo (about a minute)"));
@@ -44,7 +46,7 @@ pub(crate) fn build() -> Result<()> {
 
 /// What the tests use: network tools, real servers, kernels and a machine to boot them in.
 pub(crate) fn test() -> Result<()> {
-    debian(&[
+    debian::install(&[
         "iproute2",
         "nftables",
         "procps",
@@ -82,40 +84,4 @@ fn python() -> Result<()> {
         .args(["install", "--quiet", "--disable-pip-version-check", "-r"])
         .arg("tests/collector/requirements.txt"))?;
     fs::write(stamp, wanted).context("target/venv")
-}
-
-/// Installs Debian packages that are missing, without starting their services.
-fn debian(packages: &[&str]) -> Result<()> {
-    let missing: Vec<&str> = packages
-        .iter()
-        .copied()
-        .filter(|package| {
-            let status = Command::new("dpkg-query").args(["-W", "-f=${db:Status-Status}", package]).output();
-            !status.is_ok_and(|o| o.stdout == b"installed")
-        })
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    if find("apt-get").is_none() {
-        bail!("please install {} (or what your distribution calls them)", missing.join(", "));
-    }
-    say(format!("installing with apt-get: {}", missing.join(" ")));
-    let install = || -> Result<bool> {
-        Ok(succeeds(
-            as_root("env")?
-                .args(["DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "apt-get", "install", "-y", "-q"])
-                .args(["--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"])
-                .args(["-o", "APT::Get::Always-Include-Phased-Updates=true"])
-                .args(&missing),
-        ))
-    };
-    if install()? {
-        return Ok(());
-    }
-    run(as_root("apt-get")?.args(["update", "-q"]))?;
-    if !install()? {
-        bail!("apt-get could not install {}; try it by hand to see why", missing.join(" "));
-    }
-    Ok(())
 }
