@@ -5,7 +5,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use crate::{
     setup,
@@ -28,14 +28,39 @@ pub(crate) enum Kind {
     Debug,
 }
 
+impl Kind {
+    /// Both.
+    pub(crate) const ALL: [Self; 2] = [Self::Release, Self::Debug];
+
+    fn profile(self) -> &'static str {
+        match self {
+            Self::Release => "bpf",
+            Self::Debug => "bpf-debug",
+        }
+    }
+
+    /// Where its object is, below the workspace.
+    pub(crate) fn object(self) -> PathBuf {
+        Path::new("target/bpf/bpfel-unknown-none").join(self.profile()).join("graylag-ebpf")
+    }
+}
+
 /// Builds the kernel object; set-up must have been done. Returns where it is.
 pub(crate) fn ebpf(kind: Kind) -> Result<PathBuf> {
-    let profile = match kind {
-        Kind::Release => "bpf",
-        Kind::Debug => "bpf-debug",
-    };
-    run(kernel_cargo("build", kind)?.args(["--profile", profile]))?;
-    Ok(Path::new("target/bpf/bpfel-unknown-none").join(profile).join("graylag-ebpf"))
+    run(kernel_cargo("build", kind)?.args(["--profile", kind.profile()]))?;
+    Ok(kind.object())
+}
+
+/// Builds both at once: each spends most of its time on one processor, with `core`.
+pub(crate) fn both_ebpf() -> Result<()> {
+    let outcomes = std::thread::scope(|scope| {
+        let builds = Kind::ALL.map(|kind| scope.spawn(move || ebpf(kind)));
+        builds.map(std::thread::ScopedJoinHandle::join)
+    });
+    for outcome in outcomes {
+        outcome.map_err(|_| anyhow!("a build's thread panicked"))??;
+    }
+    Ok(())
 }
 
 /// Clippy over the kernel half.

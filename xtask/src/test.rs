@@ -5,8 +5,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    build::{self, Kind},
-    docs, kernels, lint,
+    build, docs, kernels, lint,
     programs::{self, Program},
     setup,
     shell::{as_root, is_root, say},
@@ -39,10 +38,7 @@ fn steps(tally: &mut Tally) -> Result<()> {
         "the tests load kernel programs: they need root"
     );
     step("set-up", || setup::build().and_then(|()| setup::test()))?;
-    step("kernel object, release and debug", || {
-        build::ebpf(Kind::Release)?;
-        build::ebpf(Kind::Debug).map(drop)
-    })?;
+    step("kernel object, release and debug", build::both_ebpf)?;
     step("lint", lint::lint)?;
     let agent = step("agent", build::agent)?;
     step("generated documents", || docs::compare(&agent))?;
@@ -58,6 +54,7 @@ fn steps(tally: &mut Tally) -> Result<()> {
 pub(crate) fn end_to_end_only(arguments: &[String]) -> Result<()> {
     setup::test()?;
     build::agent()?;
+    build::both_ebpf()?;
     let mut all = vec![THREADS.to_owned()];
     all.extend_from_slice(arguments);
     finish(&run(&programs::build(END_TO_END)?, true, &all)?)
@@ -67,6 +64,7 @@ pub(crate) fn end_to_end_only(arguments: &[String]) -> Result<()> {
 pub(crate) fn kernels_only(only: Option<&str>) -> Result<()> {
     setup::test()?;
     let agent = build::agent()?;
+    build::both_ebpf()?;
     finish(&kernels::all(&agent, &programs::build(END_TO_END)?, only)?)
 }
 

@@ -14,6 +14,7 @@ use super::{
     fetch::{Files, directory},
 };
 use crate::{
+    build::Kind,
     programs::Program,
     shell::{find, output, run},
 };
@@ -52,7 +53,7 @@ pub(super) const DONE: &str = "GRAYLAG-GUEST: done";
 const INIT: &str = "#!/bin/sh
 export PATH=/bin RUST_BACKTRACE=0 GRAYLAG_BIN=/bin/graylag
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
-mount -t tmpfs run /run; mount -t tmpfs tmp /tmp
+mount -t tmpfs run /run
 mount -t cgroup2 none /sys/fs/cgroup; mount -t bpf bpf /sys/fs/bpf
 for module in $(cat /etc/modules); do modprobe $module || echo \"no module $module\"; done
 ip link set lo up
@@ -89,6 +90,7 @@ pub(super) fn build(kernel: &Kernel, files: Files, agent: &Path, tests: &[&Progr
     fs::write(root.join("init"), init.join("\n"))?;
     fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755))?;
     copy_modules(&files, &root)?;
+    copy_objects(&root)?;
 
     let initramfs = directory.join("initramfs.img");
     // Not compressed: an emulated processor unpacks slowly, and the file need not travel.
@@ -96,6 +98,20 @@ pub(super) fn build(kernel: &Kernel, files: Files, agent: &Path, tests: &[&Progr
     archive.args(["-c", "find . | cpio -o -H newc --quiet > \"$1\"", "sh"]).arg(&initramfs);
     run(archive.current_dir(&root))?;
     Ok(Image { vmlinuz: files.vmlinuz, initramfs })
+}
+
+/// The kernel objects, where the test of the verifier looks for them: at the paths they have here.
+fn copy_objects(root: &Path) -> Result<()> {
+    let workspace = std::env::current_dir()?;
+    let below = |path: &Path| root.join(path.strip_prefix("/").unwrap_or(path));
+    fs::create_dir_all(below(&workspace.join("tests")))?;
+    for kind in Kind::ALL {
+        let object = workspace.join(kind.object());
+        let target = below(&object);
+        fs::create_dir_all(target.parent().context("the object's directory")?)?;
+        fs::copy(&object, target).with_context(|| object.display().to_string())?;
+    }
+    Ok(())
 }
 
 /// A dynamically linked program with everything it is linked to.

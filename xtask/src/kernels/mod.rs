@@ -39,7 +39,7 @@ const KERNELS: &[Kernel] = &[
 ];
 
 /// The test programs that run in the guests.
-const TESTS: &[&str] = &["tcp_cases", "degraded"];
+const TESTS: &[&str] = &["verifier", "degraded", "tcp_cases"];
 /// Guests at once. An emulated processor keeps a real one busy, and its tests are as patient as elsewhere.
 const AT_ONCE: usize = 2;
 
