@@ -13,13 +13,21 @@
 extern crate std;
 
 pub mod bucket;
+pub mod bytes;
 pub mod counter;
+pub mod demux;
+pub mod dtls;
 pub mod errno;
 pub mod exchange;
+pub mod flow;
 pub mod key;
+pub mod media;
 pub mod offsets;
 pub mod outcome;
 pub mod record;
+pub mod rtp;
+pub mod stun;
+pub mod table;
 
 /// Version of the map and record layouts. It is part of every pin path and of the telemetry; change it with any
 /// change to [`key`], [`record`] or [`counter`].

@@ -1,0 +1,281 @@
+//! What the kernel counts of UDP by path, and what it hands to user space.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{
+    bucket::Histogram,
+    counter::Direction,
+    demux::Kind,
+    flow::Flow,
+    key::{Address, Tuple},
+    rtp::Event,
+};
+
+/// Index of the path that takes what finds no room.
+pub const OTHER_PATH: u32 = 0;
+
+/// What UDP is aggregated by: one remote prefix or configured peer, in one namespace. Ports are left out: media has none
+/// that mean anything.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+pub struct MediaKey {
+    /// Remote address, masked to `prefix` bits; all zero where a configured peer stands for all its addresses.
+    pub address: Address,
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// Configured peer plus one, 0 for none.
+    pub peer: u16,
+    /// Significant bits of `address`, 0 to 128 (IPv4: 96 to 128).
+    pub prefix: u8,
+    /// Zero.
+    pub reserved: u8,
+}
+
+/// What every packet counts for its path, of one direction, on one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Traffic {
+    /// Last datagram, monotonic nanoseconds, right to a tick of the kernel.
+    pub last_ns: u64,
+    /// Last RTP packet.
+    pub last_media_ns: u64,
+    /// Bytes of UDP payload.
+    pub bytes: u64,
+    /// RTP packets that belong to a valid stream, once each: with what [`Quality`] says was lost, what was expected.
+    pub received: u64,
+    /// Datagrams by [`group`].
+    pub packets: [u64; GROUPS],
+}
+
+/// Kinds that are counted apart by path: STUN, DTLS, RTP, RTCP, and the rest together.
+pub const GROUPS: usize = 5;
+
+/// Where a kind is counted in [`Traffic::packets`].
+#[inline(always)]
+pub const fn group(kind: Kind) -> usize {
+    let kind = kind as usize;
+    if kind < GROUPS { kind } else { GROUPS - 1 }
+}
+
+/// Of a path, both directions; one value for each CPU.
+pub type PathTraffic = [Traffic; 2];
+
+/// Lengths of loss bursts: 1, 2, to 4, to 8, …, to 2¹⁵, more. Bucket `i` is OTLP's bucket `i - 1` at scale 0.
+pub const BURST_BUCKETS: usize = 17;
+
+/// Bucket of a burst's length.
+#[inline(always)]
+pub const fn burst_bucket(length: u32) -> usize {
+    if length < 2 {
+        return 0;
+    }
+    let bucket = 32 - (length - 1).leading_zeros() as usize;
+    if bucket < BURST_BUCKETS { bucket } else { BURST_BUCKETS - 1 }
+}
+
+/// What few packets count for their path, of one direction; see [`crate::rtp::Tally`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Quality {
+    /// By [`crate::rtp::Event`].
+    pub trouble: [u64; Event::TROUBLE],
+    /// Bursts of loss by [`burst_bucket`]; one less for each that late packets undo.
+    pub bursts: [u64; BURST_BUCKETS],
+    /// Jitter of the path's streams, each taken once in [`JITTER_EVERY`] packets.
+    pub jitter: Histogram,
+}
+
+/// A stream's jitter is recorded whenever its sequence number is a multiple of this.
+pub const JITTER_EVERY: u16 = 32;
+
+/// Of a path, both directions.
+pub type PathQuality = [Quality; 2];
+
+/// Longest USERNAME handed over; ICE's are `remote:local` of 4 to 32 characters each in practice (RFC 8445 §5.3
+/// allows 256).
+pub const LONGEST_NAME: usize = 96;
+
+/// First binding request with a USERNAME of a flow and direction.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Announcement {
+    /// The flow.
+    pub tuple: Tuple,
+    /// When, monotonic nanoseconds.
+    pub at_ns: u64,
+    /// Transaction of the request.
+    pub transaction: [u8; 12],
+    /// [`Direction`] as its number.
+    pub direction: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// Bytes of the name; more than [`LONGEST_NAME`] where it was cut.
+    pub length: u16,
+    /// The name, zero-filled.
+    pub name: [u8; LONGEST_NAME],
+}
+
+/// What the passes over the flow table shall do, written by user space before each.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct FlowScan {
+    /// Monotonic nanoseconds: the "now" of this pass.
+    pub now_ns: u64,
+    /// Emit flows of which a datagram came at or after this time.
+    pub touched_since_ns: u64,
+    /// A direction is fresh where media came within this.
+    pub fresh_ns: u64,
+    /// It has fallen silent where its last media is older than that and younger than this.
+    pub recent_ns: u64,
+    /// Number of the pass: [`PathFlows`] of another pass count from zero.
+    pub pass: u32,
+    /// Flows to emit, bits of [`wanted`].
+    pub wanted: u32,
+}
+
+/// Which flows a pass emits.
+pub mod wanted {
+    /// All that were touched.
+    pub const TOUCHED: u32 = 1;
+    /// Of these, those that have no media in both directions yet.
+    pub const NOT_ACTIVE: u32 = 1 << 1;
+    /// Those that have fallen silent in a direction.
+    pub const SILENT: u32 = 1 << 2;
+}
+
+/// What a pass found of a path's flows; by direction.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct PathFlows {
+    /// The pass that this is of.
+    pub pass: u32,
+    /// Flows touched.
+    pub flows: u32,
+    /// With fresh media.
+    pub fresh: [u32; 2],
+    /// Fallen silent.
+    pub silent: [u32; 2],
+    /// Fallen silent, while the flow's other direction has fresh media.
+    pub one_way: [u32; 2],
+}
+
+/// A media flow of fewer packets than this says nothing by its silence.
+const ESTABLISHED_MEDIA: u32 = 25;
+
+/// How a direction of a flow stands in a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// No media, or none for long: nothing is expected.
+    Idle,
+    /// Media is coming.
+    Fresh,
+    /// It was, and no longer is.
+    Silent,
+}
+
+impl FlowScan {
+    /// How one direction stands.
+    #[inline(always)]
+    pub const fn freshness(&self, flow: &Flow, direction: Direction) -> Freshness {
+        let half = flow.half(direction);
+        match crate::flow::age_ns(crate::flow::moment(self.now_ns), half.last_media) {
+            Some(age) if age < self.fresh_ns => Freshness::Fresh,
+            Some(age) if age < self.recent_ns && half.media >= ESTABLISHED_MEDIA => Freshness::Silent,
+            _ => Freshness::Idle,
+        }
+    }
+}
+
+/// Counters in the per-CPU map `MEDIA_COUNTERS`: what was not seen, not told apart or not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum MediaCounter {
+    /// Datagrams that entered the flow table's accounts, segments each: the numerator of coverage.
+    Counted = 0,
+    /// Later fragments of IPv4 or IPv6: they have no ports.
+    Fragment,
+    /// IPv6 with more extension headers than are walked, or with ones that hide what follows.
+    Extension,
+    /// Headers that contradict themselves or end too soon.
+    Malformed,
+    /// More VLAN tags than are walked.
+    Vlan,
+    /// Segments of an offloaded datagram beyond those that are walked.
+    Segment,
+    /// Datagrams that cross a second interface the other way round: they are counted where they were seen first.
+    Crossed,
+    /// Datagrams without a flow: no entry could be given up for it.
+    FlowRefused,
+    /// Flows made.
+    FlowCreated,
+    /// Flows given up that were idle.
+    FlowExpired,
+    /// Flows given up that had not settled.
+    FlowReplaced,
+    /// RTP packets without a stream: no entry could be given up for it.
+    StreamRefused,
+    /// Streams made in the stream table.
+    StreamCreated,
+    /// Flows whose path found no room and counts as `~other`.
+    PathFull,
+    /// Announcements that found the ring buffer full.
+    AnnouncementLost,
+    /// Records of a pass that did not fit.
+    ScanTruncated,
+    /// Flows seen by passes: the difference over one pass is how many there are.
+    ScannedFlow,
+}
+
+impl MediaCounter {
+    /// Number of counters.
+    pub const COUNT: usize = 17;
+}
+
+const _: () =
+    assert!(size_of::<Traffic>() == 72 && size_of::<MediaKey>() == 24 && size_of::<Announcement>() == 160);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// OTLP, scale 0: `2^index < value <= 2^(index + 1)`.
+        #[test]
+        fn bursts_go_where_otlp_puts_them(length in 1u32..40_000) {
+            let index = burst_bucket(length) as i32 - 1;
+            prop_assert!(f64::from(length) > 2f64.powi(index) || index == -1);
+            prop_assert!(f64::from(length) <= 2f64.powi(index + 1) || index == BURST_BUCKETS as i32 - 2);
+        }
+    }
+
+    #[test]
+    fn groups_are_the_first_kinds() {
+        assert_eq!([Kind::Stun, Kind::Dtls, Kind::Rtp, Kind::Rtcp].map(group), [0, 1, 2, 3]);
+        assert_eq!([Kind::Quic, Kind::Zrtp, Kind::Other].map(group), [4, 4, 4]);
+    }
+
+    #[test]
+    fn silence_is_told_from_idleness() {
+        let scan = FlowScan {
+            now_ns: 100 << 30,
+            fresh_ns: 200_000_000,
+            recent_ns: 3_000_000_000,
+            ..FlowScan::default()
+        };
+        let mut flow = Flow::zeroed();
+        assert_eq!(scan.freshness(&flow, Direction::Receive), Freshness::Idle);
+        for (age_ms, packets, expected) in [
+            (50, 500, Freshness::Fresh),
+            (50, 1, Freshness::Fresh),
+            (500, 500, Freshness::Silent),
+            (500, 1, Freshness::Idle),
+            (9000, 500, Freshness::Idle),
+        ] {
+            flow.receive.media = packets;
+            flow.receive.last_media = crate::flow::moment(scan.now_ns - age_ms * 1_000_000);
+            assert_eq!(scan.freshness(&flow, Direction::Receive), expected);
+            assert_eq!(scan.freshness(&flow, Direction::Transmit), Freshness::Idle);
+        }
+    }
+}
