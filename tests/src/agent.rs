@@ -1,9 +1,11 @@
 //! The agent as users run it: the release binary, a configuration file, the local API.
 
 use std::{
+    cell::Cell,
     fmt::Write as _,
     path::{Path, PathBuf},
     process::Command,
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Duration,
 };
 
@@ -14,7 +16,7 @@ use crate::{
     http::get,
     metrics::Scrape,
     net::Host,
-    proc::{Directory, Ended, Process, finish},
+    proc::{Directory, Ended, Process, finish, run},
 };
 
 /// The binary under test: `target/release/graylag`, or what `GRAYLAG_BIN` says.
@@ -23,6 +25,42 @@ pub fn binary() -> PathBuf {
     let path = std::env::var_os("GRAYLAG_BIN").map_or(default, PathBuf::from);
     assert!(path.exists(), "{} is missing: cargo xtask build", path.display());
     path
+}
+
+/// While a program is attached to a tracepoint or detached from it, the kernel passes over others that are attached there:
+/// one event in some hundreds, and it counts no miss (seen on 6.18, where an ftrace event at the same tracepoint misses
+/// nothing). Whoever compares counts with the truth has the machine alone.
+static TURNS: RwLock<()> = RwLock::new(());
+
+thread_local! {
+    /// Turns that this thread holds: a second agent of one test takes part in the first one's.
+    static HELD: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Held while an agent runs.
+struct Turn {
+    _guard: Option<Result<RwLockReadGuard<'static, ()>, RwLockWriteGuard<'static, ()>>>,
+}
+
+impl Turn {
+    fn take(alone: bool) -> Self {
+        let before = HELD.replace(HELD.get() + 1);
+        // Poison is nothing here: a test that failed says so itself.
+        let guard = || {
+            if alone {
+                Err(TURNS.write().unwrap_or_else(PoisonError::into_inner))
+            } else {
+                Ok(TURNS.read().unwrap_or_else(PoisonError::into_inner))
+            }
+        };
+        Self { _guard: (before == 0).then(guard) }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        HELD.set(HELD.get() - 1);
+    }
 }
 
 /// How an agent is to be started.
@@ -36,6 +74,7 @@ pub struct Setup {
     arguments: Vec<String>,
     user: Option<u32>,
     socket: Option<PathBuf>,
+    alone: bool,
 }
 
 /// Everything that starting an agent takes; the directory goes when the last owner does.
@@ -51,6 +90,12 @@ impl Setup {
     pub fn watching(hosts: &[&Host]) -> Self {
         let scope = hosts.iter().map(|host| host.path().display().to_string()).collect();
         Self { scope, ..Self::default() }
+    }
+
+    /// No other agent of this test program runs beside it: its counts are compared with the truth.
+    pub fn alone(mut self) -> Self {
+        self.alone = true;
+        self
     }
 
     /// More configuration, TOML.
@@ -116,7 +161,9 @@ impl Setup {
         let mut program = binary();
         if let Some(uid) = self.user {
             let copy = directory.path().join("graylag");
-            std::fs::copy(&program, &copy).expect("the agent's binary");
+            // Not by this process: its other threads start programs, each of which would for a moment hold the copy open
+            // for writing, and such a file cannot be run.
+            run(Command::new("cp").arg(&program).arg(&copy));
             std::os::unix::fs::chown(directory.path(), Some(uid), Some(uid)).expect("owner");
             program = copy;
         }
@@ -152,13 +199,15 @@ impl Setup {
     /// Starts it and waits for nothing.
     #[track_caller]
     pub fn spawn(self) -> Agent {
+        let turn = Turn::take(self.alone);
         let Prepared { mut command, socket, config, directory } = self.prepare();
-        Agent { process: Process::start(&mut command), socket, config, directory }
+        Agent { process: Process::start(&mut command), socket, config, directory, _turn: turn }
     }
 
     /// Starts it where it cannot run; returns its exit code and everything it said.
     #[track_caller]
     pub fn refused(self) -> Ended {
+        let _turn = Turn::take(false);
         finish(&mut self.prepare().command)
     }
 }
@@ -166,6 +215,7 @@ impl Setup {
 /// `graylag` with arguments, to its end.
 #[track_caller]
 pub fn graylag(arguments: &[&str]) -> Ended {
+    let _turn = Turn::take(false);
     finish(Command::new(binary()).args(arguments))
 }
 
@@ -179,6 +229,8 @@ pub struct Agent {
     pub config: PathBuf,
     /// Where its files are.
     pub directory: Directory,
+    /// Last, so that it ends when the process has.
+    _turn: Turn,
 }
 
 impl Agent {
@@ -195,10 +247,11 @@ impl Agent {
 
     /// Starts it anew after its process has ended, with the same files.
     #[track_caller]
-    pub fn again(self) -> Self {
+    pub fn again(mut self) -> Self {
         let mut command = Command::new(binary());
         command.arg("run").arg("--config").arg(&self.config).arg("--socket").arg(&self.socket);
-        Self { process: Process::start(&mut command), ..self }.answering("/readyz")
+        self.process = Process::start(&mut command);
+        self.answering("/readyz")
     }
 
     /// Waits until it has said something; returns the line.
@@ -264,6 +317,19 @@ impl Agent {
     pub fn reload(&self, toml: &str) {
         std::fs::write(&self.config, toml).expect("configuration");
         self.process.signal(rustix::process::Signal::HUP);
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the agent said:\n{}", self.process.output().join("\n"));
+            let of_itself = |line: &&str| {
+                ["_agent_", "_tcp_handshake_count", "_syn_", "_segment_"].iter().any(|n| line.contains(n))
+            };
+            let metrics = self.get("/metrics").map(|(_, text)| text).unwrap_or_default();
+            eprintln!("and counted:\n{}", metrics.lines().filter(of_itself).collect::<Vec<_>>().join("\n"));
+        }
     }
 }
 

@@ -27,7 +27,7 @@ const PORT: u16 = 5000;
 /// The agent as on a real host: in the namespace whose packets it counts.
 fn watched() -> (Pair, Agent) {
     let pair = Pair::new();
-    let agent = Setup::watching(&[&pair.server]).inside(&pair.server).start();
+    let agent = Setup::watching(&[&pair.server]).alone().inside(&pair.server).start();
     (pair, agent)
 }
 

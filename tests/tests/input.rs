@@ -154,7 +154,7 @@ fn established(agent: &Agent, expected: u64) {
 fn a_reload_of_a_broken_file_keeps_the_old_configuration_and_every_count() {
     let pair = Pair::new();
     let peer = |name| format!("[[peer]]\nname = \"{name}\"\ncidrs = [\"10.77.0.0/24\", \"fd77::/64\"]\n");
-    let setup = || Setup::watching(&[&pair.client]);
+    let setup = || Setup::watching(&[&pair.client]).alone();
     let agent = setup().config(&peer("first")).start();
     let echoes = [address::SERVER_V4, address::SERVER_V6].map(|a| Echo::start(&pair.server, a, 8080));
     traffic(&pair, &echoes);

@@ -113,7 +113,7 @@ fn connections_that_are_older_than_the_agent_are_found() {
         .map(|server| connect(&pair.client, server, PORT).unwrap())
         .collect();
     ask_all(&mut old);
-    let agent = Setup::watching(&[&pair.client, &pair.server]).start();
+    let agent = Setup::watching(&[&pair.client, &pair.server]).alone().start();
     for _ in 0..4 {
         ask_all(&mut old);
     }
@@ -144,7 +144,7 @@ fn reloads_under_traffic_lose_no_count() {
             format!("[[service]]\nname = \"api-{n}\"\nremote_ports = [8080]\nlocal_ports = [8080]\n");
         Setup::watching(&[&pair.client, &pair.server]).config(&format!("{peer}{service}")).toml()
     };
-    let agent = Setup::watching(&[&pair.client, &pair.server]).start();
+    let agent = Setup::watching(&[&pair.client, &pair.server]).alone().start();
     let echoes = echoes(&pair);
     let (stop, made) = (AtomicBool::new(false), AtomicU64::new(0));
     let mut kept: Vec<_> =
@@ -193,7 +193,7 @@ fn reloads_under_traffic_lose_no_count() {
 #[test]
 fn a_restart_counts_anew_under_a_new_epoch() {
     let pair = Pair::new();
-    let agent = Setup::watching(&[&pair.client]).start();
+    let agent = Setup::watching(&[&pair.client]).alone().start();
     let echoes = echoes(&pair);
     calls(&pair, &echoes, 5);
     agent.until(SOON, &10, |s| established(s, CLIENT));

@@ -26,7 +26,7 @@ fn transfer(per_thousand: u32, bytes: usize) {
     const DATA: &str = "tcp dport 8080 meta length > 200";
     const FIN: &str = "tcp dport 8080 meta length <= 200 tcp flags & fin == fin";
     let pair = Pair::new();
-    let agent = Setup::watching(&[&pair.client]).start();
+    let agent = Setup::watching(&[&pair.client]).alone().start();
     let nft = Nft::new(&pair.server);
     nft.apply("add counter inet t seen");
     for matching in [DATA, FIN] {
@@ -90,7 +90,7 @@ fn ten_percent() {
 fn out_of_scope_is_not_lost() {
     const BYTES: usize = 600_000;
     let pair = Pair::new();
-    let agent = Setup::watching(&[&pair.server]).start();
+    let agent = Setup::watching(&[&pair.server]).alone().start();
     Nft::new(&pair.server).rule("lost", "tcp dport 8080 meta length > 200 numgen inc mod 10 == 0", "drop");
     let listener = listen(&pair.server, address::SERVER_V4, PORT, 16);
     let reader = thread::spawn(move || {

@@ -71,7 +71,8 @@ fn gave_up_the_rest(agent: &Agent) {
 #[test]
 fn an_ordinary_user_with_three_capabilities_sees_every_handshake() {
     let pair = Pair::new();
-    let agent = with(Setup::watching(&[&pair.client, &pair.server]), &[BPF, PERFMON, NET_ADMIN]).start();
+    let agent =
+        with(Setup::watching(&[&pair.client, &pair.server]).alone(), &[BPF, PERFMON, NET_ADMIN]).start();
     let status = fs::read_to_string(format!("/proc/{}/status", agent.process.id())).unwrap();
     assert!(
         status.lines().any(|line| line.split_whitespace().eq(["Uid:", "65534", "65534", "65534", "65534"]))

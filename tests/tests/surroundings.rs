@@ -51,7 +51,8 @@ fn check_says_the_same() {
 /// Both roles of some connections, and a listener that is full: what the cgroup program alone sees.
 fn seen(script: &str) -> (Vec<String>, u64, u64, u64) {
     let pair = Pair::new();
-    let agent = Setup::watching(&[&pair.client, &pair.server]).through(&words(&changed(script))).start();
+    let agent =
+        Setup::watching(&[&pair.client, &pair.server]).alone().through(&words(&changed(script))).start();
     for server in [address::SERVER_V4, address::SERVER_V6] {
         let _echo = Echo::start(&pair.server, server, 8080);
         for _ in 0..5 {
