@@ -16,7 +16,7 @@ pub struct Exchange {
     pub asked_ns: u64,
     /// When the last piece of it was sent; client only.
     pub last_ns: u64,
-    /// First sequence number of the outstanding request; client only.
+    /// First sequence number of the outstanding request (client); of what follows it (server).
     pub asked_seq: u32,
     /// First sequence number of its last piece; client only.
     pub last_seq: u32,
@@ -78,16 +78,29 @@ impl Exchange {
         Some(waited)
     }
 
-    /// In-order data arrived at the server: a request, or more of one.
+    /// In-order data arrived at the server: a request, or more of one. `seq` is the sequence number of the next byte that
+    /// the server hands to TCP. Returns how long the request before waited, in nanoseconds, where the kernel has not told of
+    /// its answer yet ([`Self::server_sent`]): the peer has it, and asks again.
     #[inline(always)]
-    pub fn server_received(&mut self, now: u64, received: u32) {
+    pub fn server_received(&mut self, now: u64, received: u32, seq: u32) -> Option<u64> {
         if received == self.received {
-            return;
+            return None;
         }
         self.received = received;
-        if self.asked_ns == 0 {
-            self.asked_ns = now;
+        let asked = self.asked_ns;
+        if asked != 0 && seq == self.asked_seq {
+            return None;
         }
+        self.asked_ns = now;
+        self.asked_seq = seq;
+        if asked == 0 { None } else { Some(now.saturating_sub(asked)) }
+    }
+
+    /// The server has handed data to TCP; `seq` is the sequence number of the next byte. As [`Self::server_sends`] where the
+    /// kernel tells only after the send returned: the next request may have arrived by then, and waits for another answer.
+    #[inline(always)]
+    pub fn server_sent(&mut self, now: u64, seq: u32) -> Option<u64> {
+        if seq == self.asked_seq { None } else { self.server_sends(now) }
     }
 
     /// The server hands data to TCP. Returns how long the request waited for it, in nanoseconds.
@@ -177,10 +190,21 @@ mod tests {
     fn server_turns() {
         let mut x = Exchange::default();
         assert_eq!(x.server_sends(50), None, "a banner answers nothing");
-        x.server_received(100, 10);
-        x.server_received(120, 20);
+        assert_eq!(x.server_received(100, 10, 7), None);
+        assert_eq!(x.server_received(120, 20, 7), None);
         assert_eq!(x.server_sends(150), Some(50));
         assert_eq!(x.server_sends(160), None);
+    }
+
+    #[test]
+    fn a_server_may_hear_of_its_answer_after_the_next_request() {
+        let mut x = Exchange::default();
+        assert_eq!(x.server_received(100, 10, 7), None);
+        assert_eq!(x.server_received(150, 20, 9), Some(50), "the answer has gone out, the peer asks again");
+        assert_eq!(x.server_sent(160, 9), None, "the news of that answer");
+        assert_eq!(x.server_sent(190, 11), Some(40));
+        assert_eq!(x.server_received(200, 30, 11), None);
+        assert_eq!(x.server_sent(230, 13), Some(30));
     }
 
     proptest! {

@@ -50,7 +50,7 @@ fn tables_are_aligned() {
 fn arguments() {
     let options = parse(&["--markdown", "page.md", "detection"]).expect("valid").expect("not help");
     assert!(options.wants("detection") && !options.wants("programs"));
-    assert_eq!(options.command(), "cargo xtask bench --markdown page.md detection");
+    assert_eq!(options.command(), "cargo xtask bench -- --markdown page.md detection");
     assert_eq!(parse(&["--help"]), Ok(None));
     let wrong = parse(&["detections"]).expect_err("no part");
     assert_eq!(wrong, "`detections` is neither an option nor a part; parts are programs, detection");

@@ -67,7 +67,11 @@ fn check_says_what_a_configuration_costs() {
     let lost: Vec<_> =
         items(&report, "signals").into_iter().filter(|(_, state, _)| state != "available").collect();
     let expected = [
-        ("syn_retransmit", "partial", "tcp_retransmit_synack: disabled in the configuration"),
+        (
+            "syn_retransmit",
+            "partial",
+            "SYN-ACKs are not counted; tcp_retransmit_synack: disabled in the configuration",
+        ),
         ("drops", "missing", "kfree_skb: disabled in the configuration"),
     ];
     assert_eq!(lost, expected.map(|(name, state, detail)| (name.into(), state.into(), detail.into())));

@@ -42,7 +42,7 @@ pub extern "C" fn adopt(ctx: *mut c_void) -> i32 {
         state::LISTEN => maps::insert_listening(&local),
         state::ESTABLISHED | state::CLOSE_WAIT => {
             let Some(tp) = sk.tcp() else { return 0 };
-            if maps::conn(sk.id()).is_some() {
+            if maps::conn(sk.id(), sk.remote_port()).is_some() {
                 return 0;
             }
             let role = if maps::is_listening(&local) { Role::Server } else { Role::Client };

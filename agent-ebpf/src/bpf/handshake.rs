@@ -53,7 +53,7 @@ fn attempt_begins(sk: Sock<Direct>) {
 
 #[inline(always)]
 fn client_established(sk: Sock<Direct>) {
-    let Some(entry) = maps::conn(sk.id()) else { return };
+    let Some(entry) = maps::conn(sk.id(), sk.remote_port()) else { return };
     let now = kptr::now();
     entry.flags |= conn::ESTABLISHED;
     if let Some(stats) = maps::path(&entry.path, now) {
@@ -68,8 +68,8 @@ fn server_established(sk: Sock<Direct>) {
     if sk.protocol() != TCP {
         return;
     }
-    if maps::conn(sk.id()).is_some_and(|entry| entry.path.role() == Role::Client) {
-        return client_established(sk); // simultaneous open (RFC 9293 §3.5)
+    if maps::conn(sk.id(), sk.remote_port()).is_some_and(|entry| entry.flags & conn::ESTABLISHED == 0) {
+        return client_established(sk); // an attempt of this host: simultaneous open (RFC 9293 §3.5)
     }
     let tuple = sk.tuple();
     if !maps::in_scope(tuple.netns) {
@@ -77,27 +77,29 @@ fn server_established(sk: Sock<Direct>) {
     }
     let now = kptr::now();
     let key = path::of(sk, tuple.netns, Role::Server);
-    let half_open = maps::half_open(&tuple).map(|entry| entry.began_ns);
-    let cookie = if half_open.is_none() { maps::take_cookie(&tuple) } else { None };
-    let flags = if cookie.is_some() { conn::ESTABLISHED | conn::COOKIE } else { conn::ESTABLISHED };
+    // 0 for none: an `Option` would leave its value on the stack unset, and kernels before 6.2 refuse to copy that.
+    let half_open = maps::half_open(&tuple).map_or(0, |entry| entry.began_ns);
+    let cookie = if half_open == 0 { maps::take_cookie(&tuple) } else { 0 };
+    let flags = if cookie == 0 { conn::ESTABLISHED } else { conn::ESTABLISHED | conn::COOKIE };
     let remote_port = tuple.remote_port;
     maps::insert_conn(sk.id(), &Conn { path: key, flags, began_ns: now, remote_port, ..Conn::zeroed() });
     let Some(stats) = maps::path(&key, now) else { return };
     maps::add(&mut stats.outcomes[Outcome::Established as usize], 1);
-    if cookie.is_some() {
+    if cookie != 0 {
         maps::add(&mut stats.cookies_established, 1);
     }
-    if let Some(began) = half_open.or(cookie) {
+    let began = half_open | cookie;
+    if began != 0 {
         maps::record(&mut stats.handshake, now - began);
     }
-    if half_open.is_some() {
+    if half_open != 0 {
         maps::remove_half_open(&tuple);
     }
 }
 
 #[inline(always)]
 fn attempt_fails(sk: Sock<Direct>) {
-    let Some(entry) = maps::conn(sk.id()) else { return };
+    let Some(entry) = maps::conn(sk.id(), sk.remote_port()) else { return };
     let now = kptr::now();
     if sk.tcp().is_some_and(|tp| tp.segments_out() == 0) {
         // `connect` failed here: no route, no free port. Nothing was asked of the network.
@@ -123,7 +125,7 @@ fn attempt_fails(sk: Sock<Direct>) {
 pub fn inet_sk_error_report(ctx: BtfTracePointContext) -> i32 {
     let sk = Sock::<Direct>::new(argument(ctx.as_ptr(), 0) as *mut _);
     if sk.state() == state::SYN_SENT
-        && let Some(entry) = maps::conn(sk.id())
+        && let Some(entry) = maps::conn(sk.id(), sk.remote_port())
     {
         // Neither is set yet where `ip_icmp_error` reports, and in `SYN_SENT` nothing else does.
         entry.soft_error = match (sk.error(), sk.soft_error()) {
@@ -138,7 +140,7 @@ pub fn inet_sk_error_report(ctx: BtfTracePointContext) -> i32 {
 /// The application closed. Where it still waited for its first byte, it has given up.
 #[inline(always)]
 fn closing(sk: Sock<Direct>) {
-    let Some(entry) = maps::conn(sk.id()) else { return };
+    let Some(entry) = maps::conn(sk.id(), sk.remote_port()) else { return };
     if entry.path.role() == Role::Client && sk.closed_by_application() {
         give_up(entry, kptr::now());
     }
@@ -159,7 +161,7 @@ fn give_up(entry: &mut Conn, now: u64) {
 
 #[inline(always)]
 fn connection_ends(sk: Sock<Direct>) {
-    let Some(entry) = maps::conn(sk.id()) else { return };
+    let Some(entry) = maps::conn(sk.id(), sk.remote_port()) else { return };
     let now = kptr::now();
     give_up(entry, now);
     if let Some(stats) = maps::path(&entry.path, now) {

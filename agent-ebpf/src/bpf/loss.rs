@@ -32,7 +32,7 @@ pub fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
     }
     let sk = Sock::<Direct>::new(argument(ctx, 0) as *mut _);
     let segments = Skb::new(argument(ctx, 1) as *const _).tcp_segments();
-    let Some(entry) = maps::conn(sk.id()) else {
+    let Some(entry) = maps::conn(sk.id(), sk.remote_port()) else {
         if maps::in_scope(sk.netns()) {
             maps::count(Counter::RetransmitUntracked);
         }

@@ -2,7 +2,7 @@
 //!
 //! A reference handed out here stays valid until the program ends: map memory is freed by RCU. Shared counters are
 //! changed by atomic additions only. A [`Conn`] is changed under its socket's lock, which the kernel holds around
-//! every hook that looks one up, except `sock_send_length`; see `exchange::client_sent` for what that costs.
+//! every hook that looks one up, except `sock_send_length`; see `exchange` for what that costs.
 #![allow(unsafe_code)]
 
 use core::arch::asm;
@@ -126,10 +126,13 @@ pub fn path(key: &PathKey, now: u64) -> Option<&'static mut PathStats> {
 }
 
 /// The connection of a socket.
+///
+/// Where the end of a connection was missed its record stays until the next scan, and the socket's memory may be another's
+/// by then: one with another remote port is not this record's.
 #[inline(always)]
-pub fn conn(id: u64) -> Option<&'static mut Conn> {
+pub fn conn(id: u64, remote_port: u16) -> Option<&'static mut Conn> {
     // SAFETY: see the module.
-    CONNS.get_ptr_mut(id).map(|conn| unsafe { &mut *conn })
+    CONNS.get_ptr_mut(id).map(|conn| unsafe { &mut *conn }).filter(|conn| conn.remote_port == remote_port)
 }
 
 /// Starts tracking a connection; whatever was left at this socket's address is overwritten.
@@ -177,12 +180,12 @@ pub fn insert_cookie(tuple: &Tuple, now: u64) {
     let _ = COOKIES.insert(tuple, now, u64::from(BPF_NOEXIST));
 }
 
-/// When the SYN came that a cookie answered.
+/// When the SYN came that a cookie answered; 0 for none.
 #[inline(always)]
-pub fn take_cookie(tuple: &Tuple) -> Option<u64> {
+pub fn take_cookie(tuple: &Tuple) -> u64 {
     // SAFETY: see the module.
-    let began = COOKIES.get_ptr(tuple).map(|began| unsafe { *began });
-    if began.is_some() {
+    let began = COOKIES.get_ptr(tuple).map_or(0, |began| unsafe { *began });
+    if began != 0 {
         let _ = COOKIES.remove(tuple);
     }
     began

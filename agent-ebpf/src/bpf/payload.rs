@@ -18,12 +18,13 @@ use super::{
 /// A segment for an established connection.
 #[cgroup_skb(ingress)]
 pub fn payload_in(ctx: SkBuffContext) -> i32 {
-    if let Some((entry, tp, segment, now)) = data(&ctx) {
+    if let Some((entry, tp, segment, now)) = data(&ctx, |segment| segment.source_port) {
         let end = segment.sequence.wrapping_add(segment.payload);
         if is_after(end, tp.receive_next()) {
             match entry.path.role() {
                 Role::Client => response::client_received(entry, now, segment.acknowledged, end),
-                Role::Server => entry.exchange.server_received(now, end),
+                // Each answer is told as it leaves: none is overtaken.
+                Role::Server => response::server_received(entry, now, end, 0),
             }
         }
         loss::sample_if_due(entry, tp, now);
@@ -34,7 +35,7 @@ pub fn payload_in(ctx: SkBuffContext) -> i32 {
 /// A segment from an established connection.
 #[cgroup_skb(egress)]
 pub fn payload_out(ctx: SkBuffContext) -> i32 {
-    if let Some((entry, tp, segment, now)) = data(&ctx) {
+    if let Some((entry, tp, segment, now)) = data(&ctx, |segment| segment.destination_port) {
         if !is_after(tp.send_next(), segment.sequence) {
             match entry.path.role() {
                 Role::Client => entry.exchange.client_sends(now, segment.sequence),
@@ -48,16 +49,19 @@ pub fn payload_out(ctx: SkBuffContext) -> i32 {
 
 /// The tracked connection of a segment that carries payload.
 #[inline(always)]
-fn data(ctx: &SkBuffContext) -> Option<(&'static mut Conn, StableTcpSock, Segment, u64)> {
+fn data(
+    ctx: &SkBuffContext,
+    remote_port: impl Fn(&Segment) -> u16,
+) -> Option<(&'static mut Conn, StableTcpSock, Segment, u64)> {
     let (sk, state) = socket_of(ctx)?;
     if !matches!(state, state::ESTABLISHED | state::FIN_WAIT1 | state::FIN_WAIT2 | state::CLOSE_WAIT) {
         return None;
     }
-    let entry = maps::conn(sk as u64)?;
     let segment = Segment::read(ctx)?;
     if segment.payload == 0 {
         return None;
     }
+    let entry = maps::conn(sk as u64, remote_port(&segment))?;
     Some((entry, StableTcpSock::new(sk)?, segment, kptr::now()))
 }
 

@@ -10,7 +10,7 @@ use graylag_ebpf::{
 };
 
 use super::{
-    kptr::{self, Direct, Sock, TCP, TcpCounters, argument},
+    kptr::{self, Direct, Sock, TCP, TcpCounters, TcpSock, argument},
     loss, maps, state,
 };
 
@@ -21,12 +21,12 @@ pub fn sk_data_ready(ctx: BtfTracePointContext) -> i32 {
     if !carries_data(sk) {
         return 0;
     }
-    let Some(entry) = maps::conn(sk.id()) else { return 0 };
+    let Some(entry) = maps::conn(sk.id(), sk.remote_port()) else { return 0 };
     let Some(tp) = sk.tcp() else { return 0 };
     let now = kptr::now();
     match entry.path.role() {
         Role::Client => client_received(entry, now, tp.acked(), tp.received()),
-        Role::Server => entry.exchange.server_received(now, tp.received()),
+        Role::Server => server_received(entry, now, tp.received(), handed_over(sk, tp)),
     }
     loss::sample_if_due(entry, tp, now);
     0
@@ -36,7 +36,7 @@ pub fn sk_data_ready(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "tcp_sendmsg_locked")]
 pub fn tcp_sendmsg_locked(ctx: BtfTracePointContext) -> i32 {
     let sk = Sock::<Direct>::new(argument(ctx.as_ptr(), 0) as *mut _);
-    let Some(entry) = maps::conn(sk.id()) else { return 0 };
+    let Some(entry) = maps::conn(sk.id(), sk.remote_port()) else { return 0 };
     let Some(tp) = sk.tcp() else { return 0 };
     let now = kptr::now();
     match entry.path.role() {
@@ -56,7 +56,7 @@ pub fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
     if sent <= 0 || !carries_data(sk) {
         return 0;
     }
-    let Some(entry) = maps::conn(sk.id()) else { return 0 };
+    let Some(entry) = maps::conn(sk.id(), sk.remote_port()) else { return 0 };
     let Some(tp) = sk.tcp() else { return 0 };
     let now = kptr::now();
     match entry.path.role() {
@@ -66,7 +66,11 @@ pub fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
                 answered(entry, tp.srtt_ns(), now);
             }
         }
-        Role::Server => server_sends(entry, now),
+        Role::Server => {
+            if let Some(waited) = entry.exchange.server_sent(now, handed_over(sk, tp)) {
+                answered(entry, waited, now);
+            }
+        }
     }
     loss::sample_if_due(entry, tp, now);
     0
@@ -76,6 +80,14 @@ pub fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 pub fn client_received(entry: &mut Conn, now: u64, acked: u32, received: u32) {
     if let Some(waited) = entry.exchange.client_received(now, acked, received) {
+        answered(entry, waited, now);
+    }
+}
+
+/// Data reached the server; see `Exchange::server_received`.
+#[inline(always)]
+pub fn server_received(entry: &mut Conn, now: u64, received: u32, seq: u32) {
+    if let Some(waited) = entry.exchange.server_received(now, received, seq) {
         answered(entry, waited, now);
     }
 }
@@ -97,6 +109,13 @@ fn answered(entry: &mut Conn, waited: u64, now: u64) {
         entry.flags |= conn::FIRST_DONE;
         maps::record(&mut stats.first_byte, waited);
     }
+}
+
+/// The sequence number of the next byte of data that the application hands over: a FIN has one too, and is no answer.
+#[inline(always)]
+fn handed_over(sk: Sock<Direct>, tp: TcpSock) -> u32 {
+    let fin = matches!(sk.state(), state::FIN_WAIT1 | state::FIN_WAIT2);
+    tp.write_seq().wrapping_sub(u32::from(fin))
 }
 
 /// A TCP connection that is past its handshake; the hooks fire for every kind of socket.

@@ -15,14 +15,14 @@ use std::{
 use graylag_ebpf::{
     counter::Counter,
     key::{PathKey, Role},
-    record::{PathStats, waiting},
+    record::waiting,
 };
 
 pub use naming::{Naming, PeerName, ServiceName, address};
 pub use series::{Ended, Series, SeriesSet};
 
 use crate::{
-    collect::{Observation, Usage},
+    collect::{Observation, Packed, Usage},
     model::{
         Counts, Direction, Drops, HostTick, OTHER, Outcome, Path, Pending, Subject, SubjectTick, Tick,
         Transport, drops,
@@ -50,7 +50,7 @@ pub struct Aggregator {
 
 struct Baseline {
     subject: Subject,
-    stats: Box<PathStats>,
+    stats: Packed,
 }
 
 /// Cumulative drops of this host since the agent started.
@@ -192,7 +192,7 @@ impl Aggregator {
         names.extend(self.pending_before.drain());
         for subject in names {
             let tick = SubjectTick {
-                counts: counts.entry(subject.clone()).or_default().clone(),
+                counts: counts.remove(&subject).unwrap_or_default(),
                 pending: pending.remove(&subject).unwrap_or_default(),
                 subject,
             };
@@ -202,7 +202,7 @@ impl Aggregator {
             }
             subjects.push(tick);
         }
-        self.subjects.end(elapsed, &counts);
+        self.subjects.end(elapsed, &subjects.iter().map(|tick| (&tick.subject, &tick.counts)).collect());
         if at.saturating_sub(self.reviewed_at) >= REVIEW {
             self.reviewed_at = at;
             self.subjects.rank(at, troubled);
@@ -225,17 +225,18 @@ impl Aggregator {
 
     fn differences(&mut self, seen: &Observation) -> BTreeMap<Subject, Counts> {
         let mut counts: BTreeMap<Subject, Counts> = BTreeMap::new();
-        for (key, stats) in &seen.paths {
+        for (key, packed) in &seen.paths {
+            let stats = packed.unpack();
             if stats.touched_ns == 0 {
                 continue; // `~other`, and nothing went there
             }
             let naming = &self.naming;
             let baseline = self.baselines.entry(*key).or_insert_with(|| Baseline {
                 subject: naming.subject(key),
-                stats: Box::new(bytemuck::Zeroable::zeroed()),
+                stats: Packed::default(),
             });
-            let difference = delta::since(stats, &baseline.stats);
-            *baseline.stats = *stats;
+            let difference = delta::since(&stats, &baseline.stats.unpack());
+            baseline.stats = packed.clone();
             counts.entry(baseline.subject.clone()).or_default().add(&difference);
         }
         for key in &seen.forgotten {

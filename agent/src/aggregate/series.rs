@@ -141,12 +141,12 @@ impl<K: SeriesKey> SeriesSet<K> {
     }
 
     /// Ends a look: moves the windows on.
-    pub fn end(&mut self, elapsed: Duration, of_look: &BTreeMap<K, Counts>) {
+    pub fn end(&mut self, elapsed: Duration, of_look: &BTreeMap<&K, &Counts>) {
         for (key, series) in &mut self.shown {
-            series.window.add(of_look.get(key), elapsed);
+            series.window.add(of_look.get(key).copied(), elapsed);
         }
         let mut rest: BTreeMap<K, Counts> = BTreeMap::new();
-        for (key, counts) in of_look.iter().filter(|(key, _)| !self.shown.contains_key(*key)) {
+        for (key, counts) in of_look.iter().filter(|(key, _)| !self.shown.contains_key(**key)) {
             rest.entry(key.folded()).or_default().add(counts);
         }
         for (key, series) in &mut self.other {
@@ -225,7 +225,8 @@ mod tests {
         for (i, n) in traffic {
             set.add(&subject(*i), &counts(*n), &Pending::default(), at.saturating_sub(elapsed));
         }
-        set.end(elapsed, &traffic.iter().map(|(i, n)| (subject(*i), counts(*n))).collect());
+        let of_look: Vec<_> = traffic.iter().map(|(i, n)| (subject(*i), counts(*n))).collect();
+        set.end(elapsed, &of_look.iter().map(|(subject, counts)| (subject, counts)).collect());
     }
 
     #[test]

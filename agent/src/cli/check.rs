@@ -9,7 +9,7 @@ use super::code;
 use crate::{
     config::Config,
     engine::{Availability, Facts, release},
-    kernel::{Kernel, KernelError, ProgramState, privileges, programs::Signal},
+    kernel::{Kernel, ProgramState, privileges, programs::Signal},
     run,
 };
 
@@ -68,10 +68,7 @@ pub fn check(config: Option<&Path>, json: bool) -> Result<u8> {
         }
         Err(error) => {
             report.error = Some(error.to_string());
-            match error {
-                KernelError::Map { .. } => code::FAILED,
-                _ => code::IMPOSSIBLE,
-            }
+            super::code_of_kernel(&error)
         }
     };
     if json {

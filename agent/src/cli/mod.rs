@@ -178,9 +178,15 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
 fn code_of(error: &anyhow::Error) -> u8 {
     if error.is::<ConfigError>() || error.is::<run::ExportSettingsError>() {
         code::USAGE
-    } else if error.is::<KernelError>() {
-        code::IMPOSSIBLE
     } else {
-        code::FAILED
+        error.downcast_ref().map_or(code::FAILED, code_of_kernel)
+    }
+}
+
+/// A map that cannot be read or written is an accident; everything else this kernel or these privileges do not allow.
+const fn code_of_kernel(error: &KernelError) -> u8 {
+    match error {
+        KernelError::Map { .. } => code::FAILED,
+        _ => code::IMPOSSIBLE,
     }
 }

@@ -2,6 +2,7 @@
 
 mod expiry;
 mod host;
+mod packed;
 
 use std::{collections::HashMap, time::Duration};
 
@@ -9,11 +10,12 @@ use anyhow::Result;
 use graylag_ebpf::{
     counter::Counter,
     key::{PathKey, UdpPort},
-    record::{HalfOpen, PathStats, Waiting, waiting},
+    record::{HalfOpen, Waiting, waiting},
 };
 
 pub use host::HostCounters;
 use host::HostReader;
+pub use packed::Packed;
 
 use crate::kernel::{Dropped, Kernel, ProgramState, ProgramTime, settings::PeerPrefix};
 
@@ -32,7 +34,7 @@ pub struct Observation {
     /// Monotonic time, nanoseconds.
     pub at_ns: u64,
     /// Counters of the paths that changed, cumulative.
-    pub paths: Vec<(PathKey, PathStats)>,
+    pub paths: Vec<(PathKey, Packed)>,
     /// Paths that the kernel has been told to forget.
     pub forgotten: Vec<PathKey>,
     /// Connections that wait for a handshake or a first byte, and on some looks for any answer.
@@ -133,7 +135,7 @@ impl Collector {
         let since = self.last_ns.saturating_sub(OVERLAP_NS);
         self.last_ns = at_ns;
         let before = self.kernel.counters()?;
-        self.kernel.paths(since, |key, stats| seen.paths.push((*key, *stats)))?;
+        self.kernel.paths(since, |key, stats| seen.paths.push((*key, Packed::from(stats))))?;
 
         seen.all_waits = self.looks.is_multiple_of(ALL_EVERY);
         self.looks += 1;
@@ -199,7 +201,9 @@ impl Collector {
         let mut idle = Vec::new();
         let oldest = at_ns.saturating_sub(IDLE_PATH.as_nanos() as u64);
         self.kernel.paths(0, |key, stats| {
-            if stats.touched_ns < oldest && !key.is_other() {
+            // One that is just being made has no time yet.
+            let idle_since = Some(stats.touched_ns).filter(|touched| *touched != 0);
+            if idle_since.is_some_and(|touched| touched < oldest) && !key.is_other() {
                 idle.push(*key);
             }
         })?;

@@ -75,7 +75,10 @@ impl Facts {
                 })
                 .collect::<Vec<_>>()
                 .join("; ");
-            return if i == 0 { Availability::Missing(reason) } else { Availability::Partial(reason) };
+            return match i {
+                0 => Availability::Missing(reason),
+                _ => Availability::Partial(format!("{}; {reason}", signal.loses(i))),
+            };
         }
         match (&self.not_adopted, signal) {
             (Some(reason), Signal::Adoption) => Availability::Partial(reason.clone()),

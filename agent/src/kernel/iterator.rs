@@ -8,7 +8,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::{AnyBitPattern, Pod, Zeroable, pod_read_unaligned};
 
 /// `enum bpf_cmd`.
 const BPF_LINK_CREATE: libc::c_long = 28;
@@ -72,11 +72,25 @@ impl MapIterator {
         Ok(Self { link })
     }
 
-    /// One pass over the map: replaces `buffer` by what the program wrote. Needs no privilege.
-    pub fn read(&self, buffer: &mut Vec<u8>) -> io::Result<()> {
+    /// One pass over the map: shows every record that the program wrote. Needs no privilege. `buffer` holds a few of them;
+    /// the kernel fills no more than 32 KiB at a time (`bpf_seq_read`).
+    pub fn read<T: AnyBitPattern>(&self, buffer: &mut [u8], mut visit: impl FnMut(&T)) -> io::Result<()> {
         let fd = bpf(BPF_ITER_CREATE, &IterCreate { link_fd: self.link.as_raw_fd() as u32, flags: 0 })?;
-        buffer.clear();
-        File::from(fd).read_to_end(buffer)?;
-        Ok(())
+        let mut pass = File::from(fd);
+        let mut held = 0;
+        loop {
+            held += match pass.read(&mut buffer[held..]) {
+                Ok(0) => return Ok(()),
+                Ok(n) => n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            let records = buffer[..held].chunks_exact(size_of::<T>());
+            let rest = records.remainder().len();
+            records.for_each(|record| visit(&pod_read_unaligned(record)));
+            // A record may be cut by the end of the buffer: its rest comes first next time.
+            buffer.copy_within(held - rest..held, 0);
+            held = rest;
+        }
     }
 }

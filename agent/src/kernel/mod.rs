@@ -23,7 +23,7 @@ use std::{
 
 use aya::{Ebpf, programs::Iter};
 use aya_log::EbpfLogger;
-use bytemuck::pod_read_unaligned;
+use bytemuck::AnyBitPattern;
 use graylag_ebpf::{
     counter::{Counter, Direction, REASONS, Transport, drop_of_index},
     key::{PathKey, Tuple, UdpPort},
@@ -36,6 +36,9 @@ pub use load::ProgramState;
 use programs::{PROGRAMS, Program};
 use settings::{PeerPrefix, Settings};
 pub use verify::{Verdict, verify};
+
+/// Twice what the kernel fills at a time, so that a record which is cut never keeps it from doing so.
+const PASS_BUFFER: usize = 64 * 1024;
 
 /// The attached kernel half. Dropping it detaches everything.
 pub struct Kernel {
@@ -152,7 +155,7 @@ impl Kernel {
             cgroup,
             peers: settings.peers.clone(),
             adopted: Vec::new(),
-            buffer: Vec::new(),
+            buffer: vec![0; PASS_BUFFER],
             _program_stats: program_stats,
         };
         kernel.adopted = kernel.adopt_existing(settings);
@@ -200,53 +203,49 @@ impl Kernel {
         since_ns: u64,
         mut visit: impl FnMut(&PathKey, &PathStats),
     ) -> Result<(), KernelError> {
-        if !self.pass("PATHS", Scan { touched_since_ns: since_ns, ..Scan::default() })? {
-            return maps::walk_paths(&self.ebpf, |key, stats| {
-                if stats.touched_ns >= since_ns {
-                    visit(key, stats);
-                }
-            });
+        let scan = Scan { touched_since_ns: since_ns, ..Scan::default() };
+        if self.pass("PATHS", scan, |record: &PathRecord| visit(&record.key, &record.stats))? {
+            return Ok(());
         }
-        for record in self.buffer.chunks_exact(size_of::<PathRecord>()) {
-            let record: PathRecord = pod_read_unaligned(record);
-            visit(&record.key, &record.stats);
-        }
-        Ok(())
+        maps::walk_paths(&self.ebpf, |key, stats| {
+            if stats.touched_ns >= since_ns {
+                visit(key, stats);
+            }
+        })
     }
 
     /// Connections that wait for one of `kinds` (bits of `graylag_ebpf::record::waiting`).
     pub fn waiting(&mut self, kinds: u32, mut visit: impl FnMut(&Waiting)) -> Result<(), KernelError> {
-        if !self.pass("CONNS", Scan { kinds, ..Scan::default() })? {
-            return maps::walk_conns(&self.ebpf, |id, conn| {
-                if let Some((kind, since_ns)) = conn.waits().filter(|(kind, _)| kind & kinds != 0) {
-                    visit(&conn.waiting_for(id, kind, since_ns));
-                }
-            });
+        if self.pass("CONNS", Scan { kinds, ..Scan::default() }, &mut visit)? {
+            return Ok(());
         }
-        for record in self.buffer.chunks_exact(size_of::<Waiting>()) {
-            visit(&pod_read_unaligned(record));
-        }
-        Ok(())
+        maps::walk_conns(&self.ebpf, |id, conn| {
+            if let Some((kind, since_ns)) = conn.waits().filter(|(kind, _)| kind & kinds != 0) {
+                visit(&conn.waiting_for(id, kind, since_ns));
+            }
+        })
     }
 
     /// Handshakes that listeners have not finished.
     pub fn half_open(&mut self, mut visit: impl FnMut(&Tuple, &HalfOpen)) -> Result<(), KernelError> {
-        if !self.pass("HALF_OPEN", Scan::default())? {
-            return maps::walk_half_open(&self.ebpf, visit);
+        let record = |record: &HalfOpenRecord| visit(&record.tuple, &record.state);
+        if self.pass("HALF_OPEN", Scan::default(), record)? {
+            return Ok(());
         }
-        for record in self.buffer.chunks_exact(size_of::<HalfOpenRecord>()) {
-            let record: HalfOpenRecord = pod_read_unaligned(record);
-            visit(&record.tuple, &record.state);
-        }
-        Ok(())
+        maps::walk_half_open(&self.ebpf, visit)
     }
 
-    /// One pass of an iterator into the buffer; false where there is none.
-    fn pass(&mut self, map: &'static str, scan: Scan) -> Result<bool, KernelError> {
+    /// One pass of an iterator; false where there is none.
+    fn pass<T: AnyBitPattern>(
+        &mut self,
+        map: &'static str,
+        scan: Scan,
+        visit: impl FnMut(&T),
+    ) -> Result<bool, KernelError> {
         let Some(iterator) = self.iterators.maps.get(map) else { return Ok(false) };
         maps::set_scan(&mut self.ebpf, scan)?;
         iterator
-            .read(&mut self.buffer)
+            .read(&mut self.buffer, visit)
             .map_err(|error| KernelError::Map { map, error: format!("iterator: {error}") })?;
         Ok(true)
     }

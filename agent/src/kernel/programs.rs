@@ -80,6 +80,23 @@ impl Signal {
     }
 }
 
+impl Signal {
+    /// What is lost where only need number `need` of [`Signal::needs`] is not met. Without the first nothing is left.
+    pub const fn loses(self, need: usize) -> &'static str {
+        match (self, need) {
+            (_, 0) => "all of it",
+            (Self::HandshakeClient, _) => "an attempt that an ICMP error ended may count as abandoned",
+            (Self::HandshakeServer, _) => {
+                "only what completes is counted, without latency, pending or overflows"
+            }
+            (Self::SynRetransmit, _) => "SYN-ACKs are not counted",
+            (Self::Response, 1) => "nothing tells when a request or an answer is sent",
+            (Self::Scan, _) => "whole tables are copied at each look",
+            _ => "connections are not followed, and nothing is counted for them",
+        }
+    }
+}
+
 /// Where a program attaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
@@ -309,6 +326,15 @@ mod tests {
         }
         for program in PROGRAMS {
             assert!(needed.contains(&program.name), "{}", program.name);
+        }
+    }
+
+    #[test]
+    fn every_need_says_what_is_lost_without_it() {
+        for signal in Signal::ALL {
+            let lost: Vec<&str> = (0..signal.needs().len()).map(|need| signal.loses(need)).collect();
+            assert!(lost.iter().all(|text| !text.is_empty()), "{}: {lost:?}", signal.name());
+            assert_eq!(lost[0], "all of it");
         }
     }
 

@@ -6,14 +6,16 @@ use graylag_ebpf::bucket::{self, BUCKETS, OFFSET, SCALE};
 
 /// How many durations fell into each bucket of [`graylag_ebpf::bucket`], and their sum.
 ///
-/// An empty one owns no memory: of the many that exist at any time few have anything to say.
+/// Buckets without any take no memory: of the thousands of distributions that exist at any time most hold a handful of
+/// durations.
 #[derive(Clone, Debug, Default)]
 pub struct Distribution {
-    counts: Option<Box<[u64; BUCKETS]>>,
+    /// `(bucket, count)` of the buckets that have any, by bucket.
+    counts: Vec<(u8, u64)>,
     sum_ns: u64,
 }
 
-static NONE: [u64; BUCKETS] = [0; BUCKETS];
+const _: () = assert!(BUCKETS <= 256);
 
 /// Lower bound of bucket `i` in seconds, `base^(i + OFFSET)`.
 fn lower_bound(i: usize) -> f64 {
@@ -24,12 +26,15 @@ impl Distribution {
     /// Adds one duration.
     pub fn record(&mut self, duration: Duration) {
         let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        self.counts_mut()[bucket::index(ns)] += 1;
+        self.add_to(bucket::index(ns) as u8, 1);
         self.sum_ns = self.sum_ns.saturating_add(ns);
     }
 
-    fn counts_mut(&mut self) -> &mut [u64; BUCKETS] {
-        self.counts.get_or_insert_with(|| Box::new(NONE))
+    fn add_to(&mut self, bucket: u8, n: u64) {
+        match self.counts.binary_search_by_key(&bucket, |(bucket, _)| *bucket) {
+            Ok(at) => self.counts[at].1 += n,
+            Err(at) => self.counts.insert(at, (bucket, n)),
+        }
     }
 
     /// Adds what a kernel histogram gained since `before`; its buckets wrap at 2³², its sum at 2⁶⁴.
@@ -37,17 +42,20 @@ impl Distribution {
         if now.buckets == before.buckets {
             return;
         }
-        for ((count, now), before) in self.counts_mut().iter_mut().zip(&now.buckets).zip(&before.buckets) {
-            *count += u64::from(now.wrapping_sub(*before));
+        for (i, (now, before)) in now.buckets.iter().zip(&before.buckets).enumerate() {
+            if now != before {
+                self.add_to(i as u8, u64::from(now.wrapping_sub(*before)));
+            }
         }
         self.sum_ns = self.sum_ns.wrapping_add(now.sum_ns.wrapping_sub(before.sum_ns));
     }
 
     /// Adds another distribution.
     pub fn add(&mut self, other: &Self) {
-        let Some(others) = &other.counts else { return };
-        for (count, other) in self.counts_mut().iter_mut().zip(others.iter()) {
-            *count += other;
+        if self.counts.is_empty() {
+            self.counts.clone_from(&other.counts);
+        } else {
+            other.counts.iter().for_each(|(bucket, n)| self.add_to(*bucket, *n));
         }
         self.sum_ns = self.sum_ns.wrapping_add(other.sum_ns);
     }
@@ -59,12 +67,12 @@ impl Distribution {
 
     /// Number of durations.
     pub fn count(&self) -> u64 {
-        self.counts().iter().sum()
+        self.counts.iter().map(|(_, n)| n).sum()
     }
 
     /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.counts.is_none()
+    pub const fn is_empty(&self) -> bool {
+        self.counts.is_empty()
     }
 
     /// Sum of all durations.
@@ -73,14 +81,19 @@ impl Distribution {
     }
 
     /// Counts by bucket; bucket `i` has the OTLP index `i + graylag_ebpf::bucket::OFFSET`.
-    pub fn counts(&self) -> &[u64; BUCKETS] {
-        self.counts.as_deref().unwrap_or(&NONE)
+    pub fn counts(&self) -> [u64; BUCKETS] {
+        let mut counts = [0; BUCKETS];
+        for (bucket, n) in &self.counts {
+            counts[usize::from(*bucket)] = *n;
+        }
+        counts
     }
 
     /// Number of durations of at least `bound`, cut at the nearest bucket boundary: 9 % off at most, and exact at
     /// powers of two (and their quarters) of a second.
     pub fn at_least(&self, bound: Duration) -> u64 {
-        self.counts()[nearest_boundary(bound)..].iter().sum()
+        let first = nearest_boundary(bound);
+        self.counts.iter().filter(|(bucket, _)| usize::from(*bucket) >= first).map(|(_, n)| n).sum()
     }
 
     /// The `q`-quantile (0 to 1): geometric middle of its bucket, 9.5 % off at most. `None` where it is empty.
@@ -91,11 +104,11 @@ impl Distribution {
         }
         let rank = (q.clamp(0.0, 1.0) * total as f64).ceil().max(1.0) as u64;
         let mut seen = 0;
-        let i = self.counts().iter().position(|count| {
-            seen += count;
+        let (bucket, _) = self.counts.iter().find(|(_, n)| {
+            seen += n;
             seen >= rank
         })?;
-        Some(Self::middle(i))
+        Some(Self::middle(usize::from(*bucket)))
     }
 
     /// Geometric middle of bucket `i`.
@@ -105,7 +118,7 @@ impl Distribution {
 
     /// `(middle, count)` of every bucket that is not empty.
     pub fn iter(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
-        self.counts().iter().enumerate().filter(|(_, n)| **n > 0).map(|(i, n)| (Self::middle(i), *n))
+        self.counts.iter().map(|(bucket, n)| (Self::middle(usize::from(*bucket)), *n))
     }
 }
 

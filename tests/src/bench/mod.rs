@@ -29,6 +29,7 @@ pub use options::Options;
 pub use sample::Spread;
 pub use table::Table;
 
+use crate::servers::{children, signal};
 use facts::{Facts, Weather};
 use section::Section;
 
@@ -78,6 +79,7 @@ pub fn main(arguments: impl Iterator<Item = String>) -> Result<()> {
         return server::run(serve);
     }
     crate::require_root();
+    end_children_on_panic();
     let facts = Facts::gather(&options);
     for part in PARTS.iter().filter(|part| options.wants(part.name)) {
         eprintln!("bench: {}: {}", part.name, part.about);
@@ -93,6 +95,18 @@ pub fn main(arguments: impl Iterator<Item = String>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The release profile aborts on a panic, without running the guards that end the agents: one that is left running would
+/// be in all later figures. Namespaces that are left are removed by the next run.
+fn end_children_on_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        for child in children(std::process::id()) {
+            signal(child, rustix::process::Signal::TERM);
+        }
+    }));
 }
 
 /// Ten thousand connections are as many descriptors. Where the limit is lower, there will be fewer connections.

@@ -76,10 +76,10 @@ impl Options {
 
     /// As it was typed.
     pub fn command(&self) -> String {
-        let mut words = vec!["cargo xtask bench".to_owned()];
+        let mut words = vec!["cargo xtask bench --".to_owned()];
         words.extend(self.quick.then(|| "--quick".to_owned()));
         words.extend(self.markdown.iter().map(|path| format!("--markdown {}", path.display())));
         words.extend(self.parts.iter().cloned());
-        words.join(" ")
+        words.join(" ").trim_end_matches(" --").to_owned()
     }
 }
