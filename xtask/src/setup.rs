@@ -9,7 +9,7 @@ use crate::{
     shell::{find, output, run, say},
 };
 
-/// LLVM that bpf-linker is built against; Debian 12 has it.
+/// LLVM that bpf-linker is built against; Debian 12 has it in its security archive.
 const LLVM: &str = "22";
 /// The linker's version, the one the kernel object is tested with.
 const BPF_LINKER: &str = "0.13.0";
@@ -29,7 +29,13 @@ pub(crate) fn build() -> Result<()> {
             "zlib1g-dev",
             // gcc comes with the linker (.cargo/cc); crates with C sources need no more.
             "g++",
-        ])?;
+        ])
+        .with_context(|| {
+            format!(
+                "LLVM {LLVM} for bpf-linker (Debian 12 has it in its security archive: \
+                 `deb http://deb.debian.org/debian-security bookworm-security main`; a prebuilt bpf-linker on PATH serves as well)"
+            )
+        })?;
         say(format!("installing bpf-linker {BPF_LINKER} with cargo (about a minute)"));
         let prefix = format!("/usr/lib/llvm-{LLVM}");
         run(Command::new("cargo")

@@ -231,10 +231,10 @@ impl Aggregator {
                 continue; // `~other`, and nothing went there
             }
             let naming = &self.naming;
-            let baseline = self.baselines.entry(*key).or_insert_with(|| Baseline {
-                subject: naming.subject(key),
-                stats: Packed::default(),
-            });
+            let baseline = self
+                .baselines
+                .entry(*key)
+                .or_insert_with(|| Baseline { subject: naming.subject(key), stats: Packed::default() });
             let difference = delta::since(&stats, &baseline.stats.unpack());
             baseline.stats = packed.clone();
             counts.entry(baseline.subject.clone()).or_default().add(&difference);
