@@ -59,7 +59,7 @@ pub mod seen {
 /// Bit in [`Direction::kinds`] beside those of [`Kind`]: carried TURN channel data.
 pub const IN_CHANNEL: u16 = 1 << 15;
 
-/// One direction of a flow.
+/// One direction of a flow. What every packet changes comes first, and is one cache line.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Direction {
@@ -67,8 +67,10 @@ pub struct Direction {
     pub bytes: u64,
     /// Datagrams, the segments of offloaded ones each; wraps.
     pub packets: u32,
-    /// Of these, RTP; wraps.
-    pub media: u32,
+    /// Of these, RTP, up to the most that fits.
+    pub media: u16,
+    /// Bits of [`Kind::bit`] and [`IN_CHANNEL`].
+    pub kinds: u16,
     /// Last datagram; 0: none yet. Right to a tick of the kernel.
     pub last: Moment,
     /// Last RTP packet; 0: none yet.
@@ -77,14 +79,10 @@ pub struct Direction {
     pub cursor: Cursor,
     /// What went wrong with that stream.
     pub tally: Tally,
-    /// Bits of [`Kind::bit`] and [`IN_CHANNEL`].
-    pub kinds: u16,
     /// Bits of [`seen`].
     pub stun: u16,
     /// Bits of [`dtls::seen`].
     pub dtls: u16,
-    /// Zero.
-    pub reserved: u16,
     /// First datagram.
     pub first: Moment,
     /// First binding request; 0: none. The same for the rest.
@@ -100,7 +98,7 @@ pub struct Direction {
     /// Streams beside the first that found a place in the stream table; wraps.
     pub more_streams: u32,
     /// Zero.
-    pub reserved_2: u32,
+    pub reserved: [u32; 2],
 }
 
 /// One flow, as the flow table holds it.
@@ -156,7 +154,7 @@ impl Direction {
             self.begin(now, kind);
         }
         if matches!(kind, Kind::Rtp) {
-            self.media = self.media.wrapping_add(packets);
+            self.media = self.media.saturating_add(packets as u16);
             self.last_media = now;
         }
     }
@@ -208,12 +206,20 @@ impl Direction {
 }
 
 impl Stream {
+    /// What it is looked up by.
+    #[inline(always)]
+    pub const fn key(&self) -> [u32; 4] {
+        let channel = self.cursor.channel as u32;
+        [self.flow, self.created, self.direction | channel << 16, self.cursor.ssrc]
+    }
+
     /// How long it has carried nothing.
     #[inline(always)]
     pub const fn idle_ns(&self, now: Moment) -> u64 {
         match age_ns(now, self.last) {
             Some(age) => age,
-            None => 0,
+            // Never published.
+            None => u64::MAX,
         }
     }
 }
@@ -275,7 +281,7 @@ impl Flow {
                 }
             }
             (Some(age), None) | (None, Some(age)) => age,
-            (None, None) => 0,
+            (None, None) => now.wrapping_sub(moment(self.created_ns)) as u64 * MOMENT_NS,
         }
     }
 

@@ -125,11 +125,13 @@ pub struct FlowScan {
     pub touched_since_ns: u64,
     /// A direction is fresh where media came within this.
     pub fresh_ns: u64,
-    /// It has fallen silent where its last media is older than that and younger than this.
+    /// It has just fallen silent where its last media is older than that and younger than this …
+    pub fell_ns: u64,
+    /// … and is silent until it is older than this; then nobody expects any.
     pub recent_ns: u64,
     /// Number of the pass: [`PathFlows`] of another pass count from zero.
     pub pass: u32,
-    /// Flows to emit, bits of [`wanted`].
+    /// Flows to emit, bits of [`wanted`]; 0: sum all up by path instead, in [`PathFlows`].
     pub wanted: u32,
 }
 
@@ -153,22 +155,24 @@ pub struct PathFlows {
     pub flows: u32,
     /// With fresh media.
     pub fresh: [u32; 2],
-    /// Fallen silent.
-    pub silent: [u32; 2],
-    /// Fallen silent, while the flow's other direction has fresh media.
+    /// Silent, while the flow's other direction has fresh media: for how long is [`FlowScan::recent_ns`].
     pub one_way: [u32; 2],
+    /// Of these, just now.
+    pub fell: [u32; 2],
 }
 
 /// A media flow of fewer packets than this says nothing by its silence.
-const ESTABLISHED_MEDIA: u32 = 25;
+const ESTABLISHED_MEDIA: u16 = 25;
 
 /// How a direction of a flow stands in a pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Freshness {
     /// No media, or none for long: nothing is expected.
     Idle,
     /// Media is coming.
     Fresh,
+    /// It was a moment ago.
+    Fell,
     /// It was, and no longer is.
     Silent,
 }
@@ -180,7 +184,13 @@ impl FlowScan {
         let half = flow.half(direction);
         match crate::flow::age_ns(crate::flow::moment(self.now_ns), half.last_media) {
             Some(age) if age < self.fresh_ns => Freshness::Fresh,
-            Some(age) if age < self.recent_ns && half.media >= ESTABLISHED_MEDIA => Freshness::Silent,
+            Some(age) if age < self.recent_ns && half.media >= ESTABLISHED_MEDIA => {
+                if age < self.fell_ns {
+                    Freshness::Fell
+                } else {
+                    Freshness::Silent
+                }
+            }
             _ => Freshness::Idle,
         }
     }
@@ -208,9 +218,7 @@ pub enum MediaCounter {
     FlowRefused,
     /// Flows made.
     FlowCreated,
-    /// Flows given up that were idle.
-    FlowExpired,
-    /// Flows given up that had not settled.
+    /// Of these, in the place of one that was idle, or had come to nothing.
     FlowReplaced,
     /// RTP packets without a stream: no entry could be given up for it.
     StreamRefused,
@@ -228,7 +236,7 @@ pub enum MediaCounter {
 
 impl MediaCounter {
     /// Number of counters.
-    pub const COUNT: usize = 17;
+    pub const COUNT: usize = 16;
 }
 
 const _: () =
@@ -260,6 +268,7 @@ mod tests {
         let scan = FlowScan {
             now_ns: 100 << 30,
             fresh_ns: 200_000_000,
+            fell_ns: 1_000_000_000,
             recent_ns: 3_000_000_000,
             ..FlowScan::default()
         };
@@ -268,7 +277,8 @@ mod tests {
         for (age_ms, packets, expected) in [
             (50, 500, Freshness::Fresh),
             (50, 1, Freshness::Fresh),
-            (500, 500, Freshness::Silent),
+            (500, 500, Freshness::Fell),
+            (2000, 500, Freshness::Silent),
             (500, 1, Freshness::Idle),
             (9000, 500, Freshness::Idle),
         ] {

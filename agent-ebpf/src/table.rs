@@ -1,37 +1,43 @@
-//! A set-associative table over plain arrays: the kernel's own LRU hash costs a call, a hash of the whole key and four
-//! cache misses for what two arrays, read in line, do in two (measured in `docs/media.md`), it evicts live entries
-//! under a flood of new ones, and it does not tell which.
+//! A hash table over plain arrays, for what is looked up with every packet.
 //!
-//! A bucket is one cache line of eight tags. An entry's place is fixed by bucket and way, and an entry lives in one
-//! of two buckets. Tags are 64 bits of a keyed hash, and the entry holds its whole key: a tag that matches by chance
-//! is found out.
+//! The kernel's own LRU hash costs a call, a hash of the whole key and four cache misses for what two array maps, read in
+//! line, do in two; under a flood of new keys it evicts live entries; and it does not tell which. Here an index of buckets,
+//! a cache line of eight slots each, holds a tag and a number, and the number is an entry's place in a dense pool. A key
+//! has two buckets. The entry holds the whole key, so that a tag that matches by chance is found out. The pool gives its
+//! places out once, in order, which keeps it dense; after that, an entry has to be given up for each new one
+//! ([`expendable`]).
 
 use bytemuck::{Pod, Zeroable};
 
-/// Entries to a bucket.
+/// Slots to a bucket.
 pub const WAYS: usize = 8;
 
-/// One bucket: the tags of its entries, 0 where there is none.
+/// Bits of a slot that hold an entry's number plus one; the rest are its tag. 0 is a free slot.
+const NUMBER_BITS: u32 = 24;
+const NUMBER: u64 = (1 << NUMBER_BITS) - 1;
+
+/// Most entries that a table can have.
+pub const MOST_ENTRIES: u32 = NUMBER as u32 - 1;
+
+/// One bucket of the index.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Bucket {
-    /// By way.
-    pub tags: [u64; WAYS],
+    /// Tag and number of an entry each.
+    pub slots: [u64; WAYS],
 }
 
-/// Buckets for a budget of entries: with a third more places than that, of two buckets one has room nearly always
-/// (tested below).
-pub const fn buckets(budget: u32) -> u32 {
-    let places = budget as u64 + budget as u64 / 3;
-    let buckets = places.div_ceil(WAYS as u64);
+/// Buckets for a number of entries: twice the slots, so that of two buckets one has room nearly always (tested below).
+pub const fn buckets(entries: u32) -> u32 {
+    let buckets = (entries as u64 * 2).div_ceil(WAYS as u64);
     if buckets == 0 { 1 } else { buckets as u32 }
 }
 
 /// Random words that hash keys are made of. Nobody outside can tell which keys share a bucket.
 pub type Seed = [u32; 12];
 
-/// Hash of up to twelve words, an even number of them: NH (Black et al., UMAC, 1999) and a finisher. For random seeds two keys
-/// collide with a probability of 2⁻³² at most, and no multiplication is wider than 64 bits. Never 0.
+/// Hash of up to twelve words, an even number of them: NH (Black et al., UMAC, 1999) and a finisher. For random seeds
+/// two keys collide with a probability of 2⁻³² at most, and no multiplication is wider than 64 bits.
 #[inline(always)]
 pub const fn hash<const N: usize>(words: &[u32; N], seed: &Seed) -> u64 {
     let mut sum = 0u64;
@@ -41,59 +47,71 @@ pub const fn hash<const N: usize>(words: &[u32; N], seed: &Seed) -> u64 {
         sum = sum.wrapping_add((a as u64).wrapping_mul(b as u64));
         i += 2;
     }
-    // murmur3's finisher: every bit reaches both bucket numbers.
+    // murmur3's finisher: every bit reaches both bucket numbers and the tag.
     sum ^= sum >> 33;
     sum = sum.wrapping_mul(0xff51_afd7_ed55_8ccd);
     sum ^= sum >> 33;
     sum = sum.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    sum ^= sum >> 33;
-    sum | 1
+    sum ^ (sum >> 33)
 }
 
-/// The two buckets of a tag among `buckets`.
+/// The two buckets of a hash among `buckets`.
 #[inline(always)]
-pub const fn places(tag: u64, buckets: u32) -> (u32, u32) {
+pub const fn places(hash: u64, buckets: u32) -> (u32, u32) {
     let buckets = buckets as u64;
     // Lemire's reduction, of the two halves.
-    let (first, second) = (((tag >> 32) * buckets) >> 32, ((tag & 0xffff_ffff) * buckets) >> 32);
+    let (first, second) = (((hash >> 32) * buckets) >> 32, ((hash & 0xffff_ffff) * buckets) >> 32);
     (first as u32, second as u32)
 }
 
+/// The slot of an entry.
+#[inline(always)]
+pub const fn slot(hash: u64, number: u32) -> u64 {
+    (hash & !NUMBER) | (number as u64 + 1)
+}
+
+/// The number in a slot; nothing where it is free.
+#[inline(always)]
+pub const fn number(slot: u64) -> Option<u32> {
+    ((slot & NUMBER) as u32).checked_sub(1)
+}
+
 impl Bucket {
-    /// The way of a tag; anything below [`WAYS`] where there is none: the entry has to be compared anyway.
+    /// The number of the entry with a hash's tag: of the last, where chance made two. Its key has to be compared.
     ///
-    /// Without branches: which way it is cannot be predicted.
+    /// Without branches, for which way it is cannot be predicted; `hide` keeps the compiler from making some again.
     #[inline(always)]
-    pub fn way(&self, tag: u64) -> u32 {
-        let mut way = 0;
-        let mut i = 1;
+    pub fn find(&self, hash: u64, hide: impl Fn(u64) -> u64) -> Option<u32> {
+        let mut found = 0;
+        let mut i = 0;
         while i < WAYS {
-            let off = self.tags[i] ^ tag;
-            // All ones where they are equal.
-            let equal = (((off | off.wrapping_neg()) >> 63) ^ 1).wrapping_neg();
-            way |= equal & i as u64;
+            let slot = self.slots[i];
+            let off = (slot ^ hash) >> NUMBER_BITS;
+            // Its top bit is set where the tags differ; then all ones where they do not.
+            let equal = (hide(off.wrapping_neg()) >> 63).wrapping_sub(1);
+            found = (found & !equal) | (slot & equal);
             i += 1;
         }
-        way as u32 & (WAYS as u32 - 1)
+        number(found)
     }
 
-    /// Ways in use.
+    /// Slots in use.
     #[inline(always)]
     fn used(&self) -> u32 {
         let (mut used, mut i) = (0, 0);
         while i < WAYS {
-            used += u32::from(self.tags[i] != 0);
+            used += u32::from(self.slots[i] != 0);
             i += 1;
         }
         used
     }
 
-    /// First way that is free; [`WAYS`] where there is none.
+    /// First slot that is free; [`WAYS`] where there is none.
     #[inline(always)]
     pub fn free(&self) -> u32 {
         let mut i = 0;
         while i < WAYS {
-            if self.tags[i] == 0 {
+            if self.slots[i] == 0 {
                 return i as u32;
             }
             i += 1;
@@ -116,8 +134,9 @@ pub fn prefers_second(first: &Bucket, second: &Bucket) -> bool {
 /// replaces its own entries. A settled one is kept while it lives.
 #[inline(always)]
 pub const fn expendable(settled: bool, idle_ns: u64) -> u64 {
-    /// An entry in use is silent for shorter than this, mute and keep-alives included.
-    const ALIVE_NS: u64 = 5_000_000_000;
+    /// An entry in use is silent for shorter than this: consent is renewed every 5 s (RFC 7675), keep-alives come every 15 s
+    /// (RFC 8445 §11).
+    const ALIVE_NS: u64 = 30_000_000_000;
     /// What has just come may be about to settle.
     const YOUNG_NS: u64 = 100_000_000;
     const UNSETTLED: u64 = 1 << 62;
@@ -166,8 +185,8 @@ mod tests {
                 let place = if prefers_second(&table[a as usize], &table[b as usize]) { b } else { a };
                 let bucket = &mut table[place as usize];
                 let free = bucket.free() as usize;
-                match bucket.tags.get_mut(free) {
-                    Some(free) => *free = tag,
+                match bucket.slots.get_mut(free) {
+                    Some(free) => *free = slot(tag, i),
                     None => refused += 1,
                 }
             }
@@ -191,12 +210,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_way_is_where_the_tag_is(tags in proptest::array::uniform8(1u64..), which in 0usize..8, other: u64) {
-            let bucket = Bucket { tags };
-            let at = tags.iter().position(|t| *t == tags[which]).unwrap();
-            prop_assume!(tags.iter().filter(|t| **t == tags[which]).count() == 1);
-            prop_assert_eq!(bucket.way(tags[which]) as usize, at);
-            prop_assert!((bucket.way(other) as usize) < WAYS);
+        fn an_entry_is_found_by_its_hash(
+            hashes in proptest::array::uniform8(any::<u64>()), which in 0usize..8, numbers in any::<[u8; 8]>(), other: u64,
+        ) {
+            let tag = |hash: u64| hash >> 24;
+            prop_assume!(hashes.iter().filter(|h| tag(**h) == tag(hashes[which])).count() == 1);
+            let bucket = Bucket { slots: core::array::from_fn(|i| slot(hashes[i], u32::from(numbers[i]))) };
+            prop_assert_eq!(bucket.find(hashes[which], |x| x), Some(u32::from(numbers[which])));
+            if !hashes.iter().any(|h| tag(*h) == tag(other)) {
+                prop_assert_eq!(bucket.find(other, |x| x), None);
+            }
+        }
+
+        #[test]
+        fn slots_round_trip(hash: u64, n in 0..MOST_ENTRIES) {
+            prop_assert_eq!(number(slot(hash, n)), Some(n));
+            prop_assert_eq!(slot(hash, n) >> 24, hash >> 24);
         }
 
         #[test]
@@ -221,7 +250,7 @@ mod tests {
         }
 
         #[test]
-        fn a_live_flow_outlives_every_newcomer(idle in 0u64..5_000_000_000, other in 100_000_000u64..) {
+        fn a_live_flow_outlives_every_newcomer(idle in 0u64..30_000_000_000, other in 100_000_000u64..) {
             prop_assert_eq!(expendable(true, idle), 0);
             prop_assert!(expendable(false, other) > expendable(true, other));
         }

@@ -15,6 +15,8 @@ pub mod nft;
 pub mod object;
 pub mod otlp;
 pub mod proc;
+pub mod raw;
+pub mod rtp;
 pub mod servers;
 pub mod traffic;
 pub mod udp;

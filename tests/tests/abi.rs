@@ -9,8 +9,14 @@ use graylag_ebpf::{
     bucket::Histogram,
     counter::Counter,
     exchange::Exchange,
+    flow::{Flow, Stream},
     key::{Address, PathKey, Peer, Tuple, UdpPort},
+    media::{
+        Announcement, FlowScan, MediaCounter, MediaKey, PathFlows, PathQuality, PathTraffic, Quality, Traffic,
+    },
     record::{Conn, HalfOpen, HalfOpenRecord, PathRecord, PathStats, Scan, Waiting},
+    rtp::{Cursor, Tally},
+    table::Bucket,
 };
 use graylag_tests::object::{Layout, Object, PROFILES};
 
@@ -70,6 +76,30 @@ fn layouts() -> Vec<(&'static str, Layout)> {
         layout!(HalfOpenRecord { tuple, state }),
         layout!(PathRecord { key, reserved, stats }),
         layout!(Scan { touched_since_ns, kinds, reserved }),
+        layout!(MediaKey { address, netns, peer, prefix, reserved }),
+        layout!(Cursor {
+            ssrc,
+            channel,
+            payload_type,
+            clock,
+            window,
+            highest,
+            timestamp,
+            arrival,
+            jitter,
+            received,
+            run,
+            span,
+            state,
+        }),
+        layout!(Tally { missed, late, duplicated, stale, bursts, restarts, candidate }),
+        layout!(Flow { tuple, created_ns, path, generation, ifindex, reserved, receive, transmit }),
+        layout!(Stream { flow, created, direction, last, cursor, tally }),
+        layout!(Traffic { last_ns, last_media_ns, bytes, received, packets }),
+        layout!(Quality { trouble, bursts, jitter }),
+        layout!(PathFlows { pass, flows, fresh, one_way, fell }),
+        layout!(FlowScan { now_ns, touched_since_ns, fresh_ns, fell_ns, recent_ns, pass, wanted }),
+        layout!(Announcement { tuple, at_ns, transaction, direction, reserved, length, name }),
     ]
 }
 
@@ -87,7 +117,23 @@ fn structures_are_laid_out_as_the_objects_btf_says() {
 fn maps_are_declared_with_the_sizes_of_the_contract() {
     const WORD: usize = size_of::<u32>();
     // An LPM key begins with the length of the prefix.
-    let expected = [
+    let mut expected = vec![
+        ("ANNOUNCEMENTS", 0, 0),
+        ("CLOCK", WORD, size_of::<[u64; 3]>()),
+        ("FLOWS", WORD, size_of::<Flow>()),
+        ("FLOW_INDEX", WORD, size_of::<Bucket>()),
+        ("FLOW_SCAN", WORD, size_of::<FlowScan>()),
+        ("FREE_PATHS", 0, WORD),
+        ("MEDIA_COUNTERS", WORD, size_of::<[u64; MediaCounter::COUNT]>()),
+        ("MEDIA_PATHS", size_of::<MediaKey>(), WORD),
+        ("NEXT_PLACE", WORD, size_of::<u64>()),
+        ("PATH_FLOWS", WORD, size_of::<PathFlows>()),
+        ("PATH_QUALITY", WORD, size_of::<PathQuality>()),
+        ("PATH_TRAFFIC", WORD, size_of::<PathTraffic>()),
+        ("PEER_GENERATION", WORD, WORD),
+        ("SCRATCH", WORD, 4096),
+        ("STREAMS", WORD, size_of::<Stream>()),
+        ("STREAM_INDEX", WORD, size_of::<Bucket>()),
         ("CONNS", size_of::<u64>(), size_of::<Conn>()),
         ("COOKIES", size_of::<Tuple>(), size_of::<u64>()),
         ("COUNTERS", WORD, size_of::<[u64; Counter::COUNT]>()),
@@ -102,6 +148,7 @@ fn maps_are_declared_with_the_sizes_of_the_contract() {
         ("SCAN", WORD, size_of::<Scan>()),
         ("UDP_DROPS", size_of::<UdpPort>(), size_of::<u64>()),
     ];
+    expected.sort_unstable();
     let expected: Vec<_> =
         expected.into_iter().map(|(name, key, value)| (name.into(), (key, value))).collect();
     for profile in PROFILES {

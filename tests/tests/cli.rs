@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 
 use graylag_tests::{
-    agent::{Setup, graylag},
+    agent::{Setup, binary, graylag},
     eventually,
-    net::{Pair, address},
+    net::{Host, Pair, address},
     proc::Directory,
     traffic::{Echo, ask, connect},
 };
@@ -29,7 +29,7 @@ fn items(report: &Value, part: &str) -> Vec<(String, String, String)> {
 fn check_names_what_this_kernel_has_not_without_that_costing_a_signal() {
     let (code, report) = json(&["check", "--json"]);
     let signals = items(&report, "signals");
-    assert_eq!(signals.len(), graylag::kernel::programs::Signal::ALL.len());
+    assert_eq!(signals.len(), graylag::kernel::programs::Signal::ALL.len() - 1, "media has to be asked for");
     assert!(signals.iter().all(|(_, state, _)| state == "available"), "{signals:?}");
     assert_eq!(code, Some(0));
     let environment = items(&report, "environment");
@@ -44,7 +44,8 @@ fn check_names_what_this_kernel_has_not_without_that_costing_a_signal() {
         }
     }
     let programs = items(&report, "programs");
-    let known: Vec<_> = graylag::kernel::programs::PROGRAMS.iter().map(|program| program.name).collect();
+    let wanted = graylag::kernel::programs::PROGRAMS.iter().filter(|program| !program.hook.is_of_media());
+    let known: Vec<_> = wanted.map(|program| program.name).collect();
     assert_eq!(programs.iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>(), known);
     assert!(report["map_memory_bytes"].as_u64().unwrap() > 1 << 20);
 
@@ -77,6 +78,30 @@ fn check_says_what_a_configuration_costs() {
     assert_eq!(lost, expected.map(|(name, state, detail)| (name.into(), state.into(), detail.into())));
     let (_, usual) = json(&["check", "--json"]);
     assert!(report["map_memory_bytes"].as_u64() < usual["map_memory_bytes"].as_u64());
+}
+
+#[test]
+fn check_says_which_interfaces_would_be_watched() {
+    let directory = Directory::new();
+    let path = directory.write("graylag.toml", "[media]\ninterfaces = [\"eth*\"]\n").display().to_string();
+    let host = Host::new();
+    host.ip(&["link", "add", "eth7", "type", "veth", "peer", "name", "other7"]);
+    for interface in ["eth7", "other7"] {
+        host.ip(&["link", "set", interface, "up"]);
+    }
+    let output =
+        host.command(&binary().display().to_string()).args(["check", "--json", "--config", &path]).output();
+    let report: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+    let signals = items(&report, "signals");
+    assert_eq!(signals.len(), graylag::kernel::programs::Signal::ALL.len());
+    let media = signals.iter().find(|(name, ..)| name == "media").unwrap();
+    assert_eq!(media.1, "available", "{media:?}");
+    let interfaces: Vec<_> = items(&report, "environment")
+        .into_iter()
+        .filter(|(name, ..)| name.starts_with("interface"))
+        .collect();
+    assert_eq!(interfaces.len(), 1, "{interfaces:?}");
+    assert_eq!((interfaces[0].0.as_str(), interfaces[0].1.as_str()), ("interface eth7", "available"));
 }
 
 #[test]

@@ -135,6 +135,12 @@ fn defaults_of_the_detectors_are_those_of_the_code() {
         ("drops.p0", s.drops.p0.to_string()),
         ("drops.p1", s.drops.p1.to_string()),
         ("drops.threshold", s.drops.threshold.to_string()),
+        ("loss.p0", s.loss.p0.to_string()),
+        ("loss.p1", s.loss.p1.to_string()),
+        ("loss.threshold", s.loss.threshold.to_string()),
+        ("one_way.p0", s.one_way.p0.to_string()),
+        ("one_way.p1", s.one_way.p1.to_string()),
+        ("one_way.threshold", s.one_way.threshold.to_string()),
         ("drops_least", s.drops_least.to_string()),
         ("drops_share", s.drops_share.to_string()),
         ("shift.slack", s.shift.slack.to_string()),
@@ -271,7 +277,8 @@ fn every_program_signal_and_map_is_explained() {
     for signal in Signal::ALL {
         assert!(explained(signal.name()), "signal {}", signal.name());
     }
-    let maps = read("agent-ebpf/src/bpf/maps.rs");
+    let maps = read("agent-ebpf/src/bpf/maps.rs") + &read("agent-ebpf/src/bpf/media_maps.rs");
+    let maps = maps.replace("#[map]\npub static ", "#[map]\nstatic ");
     let maps: Vec<&str> =
         maps.split("#[map]\nstatic ").skip(1).filter_map(|rest| rest.split(':').next()).collect();
     assert!(maps.len() > 10, "{maps:?}");

@@ -13,7 +13,8 @@ use graylag_tests::{
 };
 
 /// Small maps: it is the programs that are tried.
-const LIMITS: &str = "[limits]\nconnections = 256\nhalf_open = 256\npaths = 64\n";
+const LIMITS: &str =
+    "[media]\ninterfaces = [\"*\"]\n[limits]\nconnections = 256\nhalf_open = 256\npaths = 64\nflows = 256\n";
 /// The code that is cut out where nobody asks for it: diagnostics, and the look at a namespace.
 const EVERYTHING: &str = "[kernel]\nlog = \"debug\"\n[scope]\nnetwork_namespaces = [\"host\"]\n";
 

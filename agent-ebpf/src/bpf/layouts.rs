@@ -5,7 +5,9 @@
 
 use graylag_ebpf::{
     ABI_VERSION,
+    flow::{Flow, Stream},
     key::{PathKey, Peer, Tuple, UdpPort},
+    media::{Announcement, FlowScan, MediaKey, PathFlows, PathQuality, PathTraffic},
     record::{Conn, HalfOpen, HalfOpenRecord, PathRecord, PathStats, Scan, Waiting},
 };
 
@@ -24,6 +26,14 @@ struct Layouts {
     half_open_record: [HalfOpenRecord; 0],
     path_record: [PathRecord; 0],
     scan: [Scan; 0],
+    flow: [Flow; 0],
+    stream: [Stream; 0],
+    media_key: [MediaKey; 0],
+    path_traffic: [PathTraffic; 0],
+    path_quality: [PathQuality; 0],
+    path_flows: [PathFlows; 0],
+    flow_scan: [FlowScan; 0],
+    announcement: [Announcement; 0],
 }
 
 #[unsafe(no_mangle)]
@@ -40,4 +50,12 @@ static LAYOUTS: Layouts = Layouts {
     half_open_record: [],
     path_record: [],
     scan: [],
+    flow: [],
+    stream: [],
+    media_key: [],
+    path_traffic: [],
+    path_quality: [],
+    path_flows: [],
+    flow_scan: [],
+    announcement: [],
 };

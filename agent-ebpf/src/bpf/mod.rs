@@ -1,13 +1,18 @@
 //! What runs in the kernel.
 
 mod adopt;
+mod datagram;
 mod drops;
+mod flow;
 mod handshake;
 mod kptr;
 mod layouts;
 mod listen;
 mod loss;
 mod maps;
+mod media_maps;
+mod media_scan;
+mod packet;
 mod path;
 mod payload;
 mod probe;
@@ -15,6 +20,8 @@ mod response;
 mod scan;
 mod segment;
 mod state;
+mod stream;
+mod table;
 
 /// Panics cannot happen (indexing is checked by hand, release builds have no overflow checks); should one be
 /// compiled in nevertheless, the verifier refuses the endless loop and the load test fails.

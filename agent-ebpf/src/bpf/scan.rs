@@ -36,7 +36,7 @@ pub struct Meta {
 
 /// The element, and where to write; nothing at the end of the pass.
 #[inline(always)]
-fn element<K, V>(ctx: *mut c_void) -> Option<(*mut c_void, *const K, *const V)> {
+pub fn element<K, V>(ctx: *mut c_void) -> Option<(*mut c_void, *const K, *const V)> {
     let ctx = ctx.cast::<MapElement<K, V>>();
     // SAFETY: the context of this program type; the verifier checks every access.
     let (meta, key, value) = unsafe { ((*ctx).meta, (*ctx).key, (*ctx).value) };
@@ -49,7 +49,7 @@ fn element<K, V>(ctx: *mut c_void) -> Option<(*mut c_void, *const K, *const V)> 
 
 /// Whether it was written. Where the buffer is full the reader empties it and the program runs again for this element.
 #[inline(always)]
-fn write<T>(seq: *mut c_void, record: *const T) -> bool {
+pub fn write<T>(seq: *mut c_void, record: *const T) -> bool {
     const OVERFLOW: i64 = -75;
     // SAFETY: the helper reads size_of::<T>() bytes that the verifier knows to be there.
     let result = unsafe { bpf_seq_write(seq.cast(), record.cast_mut().cast(), size_of::<T>() as u32) };

@@ -2,6 +2,7 @@
 //! coverage.
 
 mod delta;
+mod media;
 mod naming;
 mod series;
 mod window;
@@ -18,13 +19,14 @@ use graylag_ebpf::{
     record::waiting,
 };
 
+pub use media::Media;
 pub use naming::{Naming, PeerName, ServiceName, address};
-pub use series::{Ended, Series, SeriesSet};
+pub use series::{Ended, Series, SeriesSet, Tally};
 
 use crate::{
     collect::{Observation, Packed, Usage},
     model::{
-        Counts, Direction, Drops, HostTick, OTHER, Outcome, Path, Pending, Subject, SubjectTick, Tick,
+        Counts, Direction, Drops, HostTick, Leg, OTHER, Outcome, Path, Pending, Subject, SubjectTick, Tick,
         Transport, drops,
     },
 };
@@ -39,6 +41,7 @@ pub struct Aggregator {
     subjects: SeriesSet<Subject>,
     paths: SeriesSet<Path>,
     listeners: SeriesSet<Arc<str>>,
+    media: Media,
     pending_before: HashSet<Subject>,
     longest_waits: BTreeMap<Subject, Duration>,
     host: HostTotals,
@@ -83,6 +86,15 @@ impl HostTotals {
     }
 }
 
+/// What conditions stand about.
+#[derive(Clone, Debug, Default)]
+pub struct Troubled {
+    /// Subjects.
+    pub subjects: BTreeSet<Subject>,
+    /// Paths, by direction.
+    pub legs: BTreeSet<Leg>,
+}
+
 /// What drops are counted by.
 pub type DropKey = (Arc<str>, Direction, Transport);
 
@@ -104,6 +116,7 @@ impl Aggregator {
             subjects: SeriesSet::new(limit, at),
             paths: SeriesSet::new(limit, at),
             listeners: SeriesSet::new(limit, at),
+            media: Media::new(2 * limit, at),
             pending_before: HashSet::new(),
             longest_waits: BTreeMap::new(),
             host: HostTotals::default(),
@@ -137,9 +150,14 @@ impl Aggregator {
         &self.listeners
     }
 
+    /// Media, by path and direction.
+    pub const fn media(&self) -> &Media {
+        &self.media
+    }
+
     /// How often something was put into `~other`.
     pub const fn folded(&self) -> u64 {
-        self.subjects.folded() + self.paths.folded() + self.listeners.folded()
+        self.subjects.folded() + self.paths.folded() + self.listeners.folded() + self.media.series().folded()
     }
 
     /// Drops of this host.
@@ -174,8 +192,8 @@ impl Aggregator {
         }
     }
 
-    /// Takes an observation, `late` after it was due. `troubled` are the subjects whose conditions stand.
-    pub fn absorb(&mut self, seen: &Observation, late: Duration, troubled: &BTreeSet<Subject>) -> Tick {
+    /// Takes an observation, `late` after it was due. What is in trouble is published by itself.
+    pub fn absorb(&mut self, seen: &Observation, late: Duration, troubled: &Troubled) -> Tick {
         let at = Duration::from_nanos(seen.at_ns);
         let since = self.last_at.unwrap_or(at);
         let elapsed = at.saturating_sub(since);
@@ -205,13 +223,15 @@ impl Aggregator {
         self.subjects.end(elapsed, &subjects.iter().map(|tick| (&tick.subject, &tick.counts)).collect());
         if at.saturating_sub(self.reviewed_at) >= REVIEW {
             self.reviewed_at = at;
-            self.subjects.rank(at, troubled);
-            self.paths.rank(at, &troubled.iter().map(|subject| subject.path.clone()).collect());
+            self.subjects.rank(at, &troubled.subjects);
+            self.paths.rank(at, &troubled.subjects.iter().map(|subject| subject.path.clone()).collect());
             self.listeners.rank(at, &BTreeSet::new());
+            self.media.rank(at, &troubled.legs);
         }
+        let media = self.media.absorb(&seen.media, &self.naming, at, since);
         let host = self.host_tick(seen);
         self.host.remember_rates(&host, elapsed);
-        Tick { at, elapsed, late, subjects, host }
+        Tick { at, elapsed, late, subjects, media, host }
     }
 
     fn publish(&mut self, tick: &SubjectTick, since: Duration) {

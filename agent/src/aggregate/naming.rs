@@ -48,12 +48,17 @@ impl Naming {
         if key.is_other() {
             return Subject { path: Path::other(), service: OTHER.into(), role: key.role() };
         }
-        let address = address(key.address);
-        let path = match self.peers.get(&key.peer) {
-            Some(peer) => Path { peer: peer.name.clone(), address: peer.per_address.then_some(address) },
-            None => Path { peer: prefix(address, key.prefix).into(), address: None },
-        };
+        let path = self.path(key.address, key.prefix, (key.peer != 0).then_some(key.peer));
         Subject { path, service: self.service("tcp", key.port, key.role()), role: key.role() }
+    }
+
+    /// Name of a remote prefix, or of the configured peer it belongs to.
+    pub fn path(&self, words: Address, bits: u8, peer: Option<u16>) -> Path {
+        let address = address(words);
+        match peer.and_then(|peer| self.peers.get(&peer)) {
+            Some(peer) => Path { peer: peer.name.clone(), address: peer.per_address.then_some(address) },
+            None => Path { peer: prefix(address, bits).into(), address: None },
+        }
     }
 
     /// Name of a service by its port.

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use crate::model::{Counts, OTHER, Path, Pending, Subject};
+use crate::model::{Counts, Leg, MediaCounts, OTHER, Path, Pending, Subject};
 
 use super::window::Window;
 
@@ -45,27 +45,71 @@ impl SeriesKey for Arc<str> {
     }
 }
 
+impl SeriesKey for Leg {
+    fn folded(&self) -> Self {
+        Self { path: Path::other(), direction: self.direction }
+    }
+}
+
+/// What a series adds up.
+pub trait Tally: Clone + Default {
+    /// Adds another.
+    fn add(&mut self, other: &Self);
+    /// How busy it is: what ranking goes by.
+    fn traffic(&self) -> f64;
+    /// What the sparkline shows.
+    fn shown(&self) -> f64;
+}
+
+impl Tally for Counts {
+    fn add(&mut self, other: &Self) {
+        self.add(other);
+    }
+
+    fn traffic(&self) -> f64 {
+        (self.handshakes() + self.segments_in + self.segments_out + self.response.count()) as f64
+    }
+
+    fn shown(&self) -> f64 {
+        self.handshakes() as f64
+    }
+}
+
+impl Tally for MediaCounts {
+    fn add(&mut self, other: &Self) {
+        self.add(other);
+    }
+
+    fn traffic(&self) -> f64 {
+        self.datagrams.iter().sum::<u64>() as f64
+    }
+
+    fn shown(&self) -> f64 {
+        self.packets as f64
+    }
+}
+
 /// One published subject.
 #[derive(Clone, Debug, Default)]
-pub struct Series {
+pub struct Series<T = Counts> {
     /// When its totals began, on the ticks' clock.
     pub since: Duration,
     /// Everything since then.
-    pub totals: Counts,
+    pub totals: T,
     /// What is pending now.
     pub pending: Pending,
     /// The recent past.
-    pub window: Window,
+    pub window: Window<T>,
     traffic: f64,
 }
 
 /// All published subjects, paths or services.
 #[derive(Debug)]
-pub struct SeriesSet<K> {
+pub struct SeriesSet<K, T = Counts> {
     limit: usize,
     since: Duration,
-    shown: BTreeMap<K, Series>,
-    other: BTreeMap<K, Series>,
+    shown: BTreeMap<K, Series<T>>,
+    other: BTreeMap<K, Series<T>>,
     /// Traffic of those that are not shown.
     hidden: BTreeMap<K, f64>,
     ended: Vec<Ended<K>>,
@@ -82,7 +126,7 @@ pub struct Ended<K> {
     at: Duration,
 }
 
-impl<K: SeriesKey> SeriesSet<K> {
+impl<K: SeriesKey, T: Tally> SeriesSet<K, T> {
     /// Publishes at most `limit` by themselves; totals of `~other` begin at `at`.
     pub fn new(limit: usize, at: Duration) -> Self {
         Self {
@@ -111,9 +155,8 @@ impl<K: SeriesKey> SeriesSet<K> {
     }
 
     /// Takes what happened in a look that began at `since`.
-    pub fn add(&mut self, key: &K, counts: &Counts, pending: &Pending, since: Duration) {
-        let traffic =
-            (counts.handshakes() + counts.segments_in + counts.segments_out + counts.response.count()) as f64;
+    pub fn add(&mut self, key: &K, counts: &T, pending: &Pending, since: Duration) {
+        let traffic = counts.traffic();
         let series = self.place(key, traffic, since);
         series.traffic += traffic;
         series.totals.add(counts);
@@ -121,7 +164,7 @@ impl<K: SeriesKey> SeriesSet<K> {
     }
 
     /// Where something is counted: its own series, or `~other`.
-    fn place(&mut self, key: &K, traffic: f64, since: Duration) -> &mut Series {
+    fn place(&mut self, key: &K, traffic: f64, since: Duration) -> &mut Series<T> {
         let folded = key.folded();
         let fresh = |since| Series { since, ..Series::default() };
         if folded != *key {
@@ -141,11 +184,11 @@ impl<K: SeriesKey> SeriesSet<K> {
     }
 
     /// Ends a look: moves the windows on.
-    pub fn end(&mut self, elapsed: Duration, of_look: &BTreeMap<&K, &Counts>) {
+    pub fn end(&mut self, elapsed: Duration, of_look: &BTreeMap<&K, &T>) {
         for (key, series) in &mut self.shown {
             series.window.add(of_look.get(key).copied(), elapsed);
         }
-        let mut rest: BTreeMap<K, Counts> = BTreeMap::new();
+        let mut rest: BTreeMap<K, T> = BTreeMap::new();
         for (key, counts) in of_look.iter().filter(|(key, _)| !self.shown.contains_key(**key)) {
             rest.entry(key.folded()).or_default().add(counts);
         }
@@ -187,7 +230,7 @@ impl<K: SeriesKey> SeriesSet<K> {
     }
 
     /// What is published, `~other` last.
-    pub fn iter(&self) -> impl Iterator<Item = (&K, &Series)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &Series<T>)> {
         self.shown.iter().chain(&self.other)
     }
 

@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use super::Tally;
 use crate::model::Counts;
 
 /// Half of the window: two of them are kept, so that it covers five to ten seconds.
@@ -11,19 +12,19 @@ const POINTS: usize = 60;
 
 /// Counts of the last five to ten seconds, and a point a second of the last minute.
 #[derive(Clone, Debug, Default)]
-pub struct Window {
-    previous: Counts,
+pub struct Window<T = Counts> {
+    previous: T,
     previous_length: Duration,
-    current: Counts,
+    current: T,
     current_length: Duration,
     points: VecDeque<f32>,
     point: f64,
     point_length: Duration,
 }
 
-impl Window {
+impl<T: Tally> Window<T> {
     /// Takes what happened in `elapsed`.
-    pub fn add(&mut self, counts: Option<&Counts>, elapsed: Duration) {
+    pub fn add(&mut self, counts: Option<&T>, elapsed: Duration) {
         if self.current_length >= HALF {
             self.previous = std::mem::take(&mut self.current);
             self.previous_length = std::mem::take(&mut self.current_length);
@@ -31,7 +32,7 @@ impl Window {
         self.current_length += elapsed;
         if let Some(counts) = counts {
             self.current.add(counts);
-            self.point += counts.handshakes() as f64;
+            self.point += counts.shown();
         }
         self.point_length += elapsed;
         if self.point_length >= Duration::from_secs(1) {
@@ -44,7 +45,7 @@ impl Window {
     }
 
     /// Everything in the window.
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> T {
         let mut counts = self.previous.clone();
         counts.add(&self.current);
         counts
@@ -55,7 +56,7 @@ impl Window {
         (self.previous_length + self.current_length).max(Duration::from_millis(1))
     }
 
-    /// Handshakes a second, a point a second, oldest first.
+    /// [`Tally::shown`] a second, a point a second, oldest first.
     pub fn points(&self) -> impl Iterator<Item = f32> + '_ {
         self.points.iter().copied()
     }
@@ -67,7 +68,7 @@ mod tests {
 
     #[test]
     fn it_forgets_after_ten_seconds() {
-        let mut window = Window::default();
+        let mut window: Window = Window::default();
         let mut counts = Counts::default();
         counts.outcomes[0] = 10;
         window.add(Some(&counts), Duration::from_millis(500));

@@ -9,7 +9,7 @@ use super::code;
 use crate::{
     config::Config,
     engine::{Availability, Facts, release},
-    kernel::{Kernel, ProgramState, privileges, programs::Signal},
+    kernel::{Kernel, ProgramState, Watched, privileges, programs::Signal},
     run,
 };
 
@@ -61,8 +61,9 @@ pub fn check(config: Option<&Path>, json: bool) -> Result<u8> {
         Ok(mut kernel) => {
             let facts = Facts::of(&kernel, config.node.clone(), settings.limits);
             report.environment = environment(&mut kernel);
+            report.environment.extend(run::try_interfaces(&config, &mut kernel)?.iter().map(interface));
             report.programs = facts.programs.iter().map(|(name, state)| program(name, state)).collect();
-            report.signals = Signal::ALL.iter().map(|signal| self::signal(&facts, *signal)).collect();
+            report.signals = facts.signals().map(|signal| self::signal(&facts, signal)).collect();
             report.map_memory_bytes = Some(kernel.map_memory());
             if report.signals.iter().all(|s| s.state == "available") { code::OK } else { code::DEGRADED }
         }
@@ -109,6 +110,14 @@ fn environment(kernel: &mut Kernel) -> Vec<Item> {
         Item::new("kprobes", "absent", Some("not used, costs no signal".into()))
     };
     vec![Item::new("BTF", "available", Some("/sys/kernel/btf/vmlinux".into())), cgroup, fentry, kprobes]
+}
+
+fn interface((name, outcome): &Watched) -> Item {
+    let name = format!("interface {name}");
+    match outcome {
+        Ok(()) => Item::new(name, "available", Some("its media would be watched".into())),
+        Err(reason) => Item::new(name, "refused", Some(reason.clone())),
+    }
 }
 
 fn program(name: &str, state: &ProgramState) -> Item {

@@ -10,6 +10,8 @@ use netlink_packet_route::{
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
+use super::interfaces::Link;
+
 /// Cumulative counters of this host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HostCounters {
@@ -29,6 +31,7 @@ pub struct HostCounters {
 pub struct HostReader {
     socket: Socket,
     buffer: Vec<u8>,
+    links: Vec<Link>,
     /// Whether drops have no reasons on this kernel.
     pub softnet: bool,
     /// Whether no program watches listeners.
@@ -42,12 +45,18 @@ impl HostReader {
         socket.bind_auto().context("netlink socket")?;
         socket.connect(&SocketAddr::new(0, 0)).context("netlink socket")?;
         // A dump message is at most 32 KiB (`netlink_dump`, rtnetlink's min_dump_alloc).
-        Ok(Self { socket, buffer: vec![0; 64 * 1024], softnet: false, listen: false })
+        Ok(Self { socket, buffer: vec![0; 64 * 1024], links: Vec::new(), softnet: false, listen: false })
     }
 
     /// One look.
     pub fn read(&mut self) -> Result<HostCounters> {
-        let mut counters = self.interfaces()?;
+        let mut counters = HostCounters::default();
+        let mut links = Vec::new();
+        self.dump(|link| {
+            add(&mut counters, link);
+            links.push(Link::of(link));
+        })?;
+        self.links = links;
         if self.softnet {
             counters.softnet_dropped = softnet_dropped(&read("/proc/net/softnet_stat")?);
         }
@@ -57,7 +66,12 @@ impl HostReader {
         Ok(counters)
     }
 
-    fn interfaces(&mut self) -> Result<HostCounters> {
+    /// The interfaces of this namespace, as of the last look.
+    pub fn links(&self) -> &[Link] {
+        &self.links
+    }
+
+    fn dump(&mut self, mut visit: impl FnMut(&LinkMessage)) -> Result<()> {
         let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_DUMP | NLM_F_REQUEST;
@@ -66,7 +80,6 @@ impl HostReader {
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
         self.socket.send(&bytes, 0).context("netlink RTM_GETLINK")?;
-        let mut sum = HostCounters::default();
         loop {
             let size = self.socket.recv(&mut &mut self.buffer[..], 0).context("netlink RTM_GETLINK")?;
             let mut rest = &self.buffer[..size];
@@ -75,9 +88,9 @@ impl HostReader {
                     .map_err(|e| io::Error::other(format!("netlink RTM_GETLINK: {e}")))?;
                 let length = (message.header.length as usize).next_multiple_of(4).min(rest.len());
                 match message.payload {
-                    NetlinkPayload::Done(_) => return Ok(sum),
+                    NetlinkPayload::Done(_) => return Ok(()),
                     NetlinkPayload::Error(error) => bail!("netlink RTM_GETLINK: {error}"),
-                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => add(&mut sum, &link),
+                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => visit(&link),
                     _ => {}
                 }
                 if length == 0 {

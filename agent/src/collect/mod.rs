@@ -2,6 +2,7 @@
 
 mod expiry;
 mod host;
+mod interfaces;
 mod packed;
 
 use std::{collections::HashMap, time::Duration};
@@ -10,14 +11,16 @@ use anyhow::Result;
 use graylag_ebpf::{
     counter::Counter,
     key::{PathKey, UdpPort},
+    media::{MediaKey, PathFlows, PathQuality, PathTraffic},
     record::{HalfOpen, Waiting, waiting},
 };
 
 pub use host::HostCounters;
 use host::HostReader;
+use interfaces::{Link, chosen};
 pub use packed::Packed;
 
-use crate::kernel::{Dropped, Kernel, ProgramState, ProgramTime, settings::PeerPrefix};
+use crate::kernel::{Dropped, Interface, Kernel, ProgramState, ProgramTime, settings::PeerPrefix};
 
 /// Paths untouched for this long are given up where the table gets full.
 const IDLE_PATH: Duration = Duration::from_secs(600);
@@ -51,12 +54,27 @@ pub struct Observation {
     pub drops: Vec<Dropped>,
     /// Receive-buffer drops by port, cumulative.
     pub udp_drops: Vec<(UdpPort, u64)>,
+    /// Media of every path, cumulative but for the flows.
+    pub media: Vec<MediaPath>,
     /// The programs' own counters.
     pub counters: [u64; Counter::COUNT],
     /// Counters of the host, where they could be read.
     pub host: Option<HostCounters>,
     /// Entries in use.
     pub usage: Usage,
+}
+
+/// What the kernel knows of a path's media.
+#[derive(Clone, Copy, Debug)]
+pub struct MediaPath {
+    /// Which.
+    pub key: MediaKey,
+    /// Datagrams, of all CPUs.
+    pub traffic: PathTraffic,
+    /// RTP.
+    pub quality: PathQuality,
+    /// How its flows stood in the last pass.
+    pub flows: PathFlows,
 }
 
 /// Entries in use, by map.
@@ -75,6 +93,8 @@ pub struct Collector {
     kernel: Kernel,
     host: Option<HostReader>,
     path_limit: u64,
+    /// Interfaces whose UDP is watched, as patterns.
+    interfaces: Vec<String>,
     /// Paths are read from a little before the last look on: a program may stamp a path, be interrupted, and count after
     /// the look.
     last_ns: u64,
@@ -88,7 +108,7 @@ const OVERLAP_NS: u64 = 5_000_000;
 
 impl Collector {
     /// Takes over the attached kernel half.
-    pub fn new(kernel: Kernel, path_limit: u32) -> Self {
+    pub fn new(kernel: Kernel, path_limit: u32, interfaces: Vec<String>) -> Self {
         let attached = |name| kernel.programs().any(|(p, s)| p.name == name && *s == ProgramState::Attached);
         let host = HostReader::open()
             .map(|mut reader| {
@@ -102,6 +122,7 @@ impl Collector {
             kernel,
             host,
             path_limit: u64::from(path_limit),
+            interfaces,
             last_ns: 0,
             looks: 0,
             suspects: HashMap::new(),
@@ -178,10 +199,30 @@ impl Collector {
         seen.host = self.host.as_mut().and_then(|reader| {
             reader.read().inspect_err(|error| tracing::debug!("interface counters: {error:#}")).ok()
         });
+        if !self.interfaces.is_empty() {
+            self.watch_interfaces();
+            self.kernel.media_paths(at_ns, |key, traffic, quality, flows| {
+                let traffic = sum(traffic);
+                if traffic.iter().any(|half| half.last_ns > 0) {
+                    seen.media.push(MediaPath { key: *key, traffic, quality: *quality, flows: *flows });
+                }
+            })?;
+        }
         if seen.usage.paths as f64 > CROWDED * self.path_limit as f64 {
             seen.forgotten = self.forget_idle_paths(at_ns)?;
         }
         Ok(seen)
+    }
+
+    /// Interfaces come and go: what is there now is watched from now on.
+    fn watch_interfaces(&mut self) {
+        let Some(host) = &self.host else { return };
+        for (name, outcome) in self.kernel.watch_interfaces(&wanted(host.links(), &self.interfaces)) {
+            match outcome {
+                Ok(()) => tracing::debug!("media is watched at {name}"),
+                Err(error) => tracing::warn!("media is not watched at {name}: {error}"),
+            }
+        }
     }
 
     /// Forgets connections that were stale twice running: one that ends just now is about to go by itself.
@@ -212,4 +253,33 @@ impl Collector {
         }
         Ok(idle)
     }
+}
+
+fn wanted(links: &[Link], patterns: &[String]) -> Vec<Interface> {
+    let interface = |link: &Link| {
+        Some(Interface { index: link.index, name: link.name.clone(), ethernet: link.ethernet? })
+    };
+    chosen(links, patterns).into_iter().filter_map(interface).collect()
+}
+
+/// The interfaces of this namespace that are to be watched now.
+pub fn interfaces(patterns: &[String]) -> Result<Vec<Interface>> {
+    let mut reader = HostReader::open()?;
+    reader.read()?;
+    Ok(wanted(reader.links(), patterns))
+}
+
+/// A path's traffic of all CPUs together.
+fn sum(each: &[PathTraffic]) -> PathTraffic {
+    let mut all = PathTraffic::default();
+    for cpu in each {
+        for (all, one) in all.iter_mut().zip(cpu) {
+            all.last_ns = all.last_ns.max(one.last_ns);
+            all.last_media_ns = all.last_media_ns.max(one.last_media_ns);
+            all.bytes += one.bytes;
+            all.received += one.received;
+            all.packets.iter_mut().zip(one.packets).for_each(|(a, b)| *a += b);
+        }
+    }
+    all
 }

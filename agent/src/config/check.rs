@@ -22,7 +22,10 @@ pub fn checked(raw: &Raw, source: &Source<'_>) -> Result<Config, ConfigError> {
             bits(&raw.paths.client_prefix_v6, 128, "paths.client_prefix_v6", source)?,
             bits(&raw.paths.server_prefix_v4, 32, "paths.server_prefix_v4", source)?,
             bits(&raw.paths.server_prefix_v6, 128, "paths.server_prefix_v6", source)?,
+            bits(&raw.paths.media_prefix_v4, 32, "paths.media_prefix_v4", source)?,
+            bits(&raw.paths.media_prefix_v6, 128, "paths.media_prefix_v6", source)?,
         ],
+        media_interfaces: interfaces(&raw.media, source)?,
         peers: peers(&raw.peer, source)?,
         services: services(&raw.service, source)?,
         thresholds: Thresholds {
@@ -39,6 +42,7 @@ pub fn checked(raw: &Raw, source: &Source<'_>) -> Result<Config, ConfigError> {
             connections: entries(&limits.connections, 256..=16_777_216, "limits.connections", source)?,
             half_open: entries(&limits.half_open, 256..=1_048_576, "limits.half_open", source)?,
             paths: entries(&limits.paths, 64..=65_536, "limits.paths", source)?,
+            flows: entries(&limits.flows, 256..=1_048_576, "limits.flows", source)?,
             subjects: entries(&limits.subjects, 1..=10_000, "limits.subjects", source)?,
         },
         disabled_programs: raw.kernel.disable.iter().map(|name| name.get_ref().clone()).collect(),
@@ -74,6 +78,25 @@ fn namespaces(scope: &raw::Scope, source: &Source<'_>) -> Result<Option<Vec<Name
         )),
     };
     names.iter().map(namespace).collect::<Result<_, _>>().map(Some)
+}
+
+fn interfaces(media: &raw::Media, source: &Source<'_>) -> Result<Vec<String>, ConfigError> {
+    // `IFNAMSIZ` less the final zero; a pattern may be a little longer than what it stands for.
+    const LONGEST: usize = 32;
+    let interface = |name: &Spanned<String>| {
+        let text = name.get_ref();
+        if text.is_empty() || text.len() > LONGEST || text.contains(|c: char| c.is_whitespace() || c == '/') {
+            let remedy = "use names or patterns such as \"eth0\" or \"bond*\", and [] for none";
+            return Err(source.error(
+                name.span(),
+                "media.interfaces",
+                format!("`{text}` is no interface"),
+                remedy,
+            ));
+        }
+        Ok(text.clone())
+    };
+    media.interfaces.iter().map(interface).collect()
 }
 
 fn bits(value: &Spanned<u8>, most: u8, field: &str, source: &Source<'_>) -> Result<u8, ConfigError> {
@@ -283,7 +306,7 @@ mod tests {
     fn everything_has_a_default() {
         let config = Config::parse("", None).unwrap();
         assert_eq!(config.thresholds.handshake_stall, Duration::from_secs(1));
-        assert_eq!(config.prefixes, [32, 128, 24, 48]);
+        assert_eq!(config.prefixes, [32, 128, 24, 48, 24, 48]);
         assert_eq!(config.namespaces, None);
     }
 
@@ -350,6 +373,10 @@ mod tests {
             (
                 "[limits]\nconnections = 3",
                 "g.toml:2: limits.connections: 3 is out of range; use 256 to 16777216",
+            ),
+            (
+                "[media]\ninterfaces = [\"eth 0\"]",
+                "g.toml:2: media.interfaces: `eth 0` is no interface; use names or patterns such as \"eth0\" or \"bond*\", and [] for none",
             ),
             (
                 "[paths]\nclient_prefix_v4 = 33",

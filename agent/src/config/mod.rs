@@ -24,8 +24,10 @@ pub struct Config {
     pub node: String,
     /// Network namespaces to watch, all of them where `None`.
     pub namespaces: Option<Vec<Namespace>>,
-    /// Significant bits of unnamed addresses: client IPv4, client IPv6, server IPv4, server IPv6.
-    pub prefixes: [u8; 4],
+    /// Significant bits of unnamed addresses: client IPv4, client IPv6, server IPv4, server IPv6, media IPv4, media IPv6.
+    pub prefixes: [u8; 6],
+    /// Interfaces whose UDP is watched: names, or patterns with `*`.
+    pub media_interfaces: Vec<String>,
     /// Named peers.
     pub peers: Vec<Peer>,
     /// Named services, one entry to a role.
@@ -105,6 +107,8 @@ pub struct Limits {
     pub half_open: u32,
     /// See the raw form.
     pub paths: u32,
+    /// See the raw form.
+    pub flows: u32,
     /// See the raw form.
     pub subjects: u32,
 }

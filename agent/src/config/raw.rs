@@ -21,6 +21,8 @@ pub struct Raw {
     pub service: Vec<Service>,
     /// When something hangs, is slow, and how long a verdict holds.
     pub thresholds: Thresholds,
+    /// UDP at the interfaces: RTP, its loss and its directions.
+    pub media: Media,
     /// Sizes, fixed at start.
     pub limits: Limits,
     /// The kernel half.
@@ -66,6 +68,10 @@ pub struct Paths {
     pub server_prefix_v4: Spanned<u8>,
     /// Clients, IPv6.
     pub server_prefix_v6: Spanned<u8>,
+    /// Remote ends of UDP, IPv4.
+    pub media_prefix_v4: Spanned<u8>,
+    /// Remote ends of UDP, IPv6.
+    pub media_prefix_v6: Spanned<u8>,
 }
 
 impl Default for Paths {
@@ -76,6 +82,8 @@ impl Default for Paths {
             client_prefix_v6: bits(128),
             server_prefix_v4: bits(24),
             server_prefix_v6: bits(48),
+            media_prefix_v4: bits(24),
+            media_prefix_v6: bits(48),
         }
     }
 }
@@ -127,6 +135,15 @@ pub enum Port {
     Text(String),
 }
 
+/// `[media]`
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Media {
+    /// Interfaces of the agent's own namespace, by name, with `*` for any characters; none: media is not watched. Of
+    /// interfaces that lie on one another (bond, bridge, VLAN) the lowest is taken.
+    pub interfaces: Vec<Spanned<String>>,
+}
+
 /// `[thresholds]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -163,6 +180,8 @@ pub struct Limits {
     pub half_open: Spanned<u32>,
     /// Paths counted by themselves in the kernel; the rest is `~other`.
     pub paths: Spanned<u32>,
+    /// UDP flows tracked at once.
+    pub flows: Spanned<u32>,
     /// Subjects (path × service × role) published by themselves; the rest is `~other`.
     pub subjects: Spanned<u32>,
 }
@@ -174,6 +193,7 @@ impl Default for Limits {
             connections: entries(65_536),
             half_open: entries(16_384),
             paths: entries(4096),
+            flows: entries(16_384),
             subjects: entries(100),
         }
     }

@@ -4,11 +4,7 @@ use graylag_ebpf::counter::Counter;
 
 use crate::{
     aggregate::{Aggregator, Coverage},
-    kernel::{
-        Kernel, ProgramState,
-        programs::{PROGRAMS, Signal},
-        settings::Limits,
-    },
+    kernel::{Kernel, ProgramState, programs::Signal, settings::Limits},
     telemetry::AgentFacts,
 };
 
@@ -59,6 +55,12 @@ impl Facts {
         }
     }
 
+    /// The signals that are wanted: media has to be asked for.
+    pub fn signals(&self) -> impl Iterator<Item = Signal> {
+        let media = self.limits.is_some_and(|limits| limits.media());
+        Signal::ALL.into_iter().filter(move |signal| media || *signal != Signal::Media)
+    }
+
     /// How much of a signal this host gives.
     pub fn availability(&self, signal: Signal) -> Availability {
         for (i, any) in signal.needs().iter().enumerate() {
@@ -89,8 +91,8 @@ impl Facts {
     /// Share of what there was to be seen that was seen, by signal: 0 where a signal is missing, absent where it is partial in
     /// a way that nobody can put a number on, or where nothing was there to be seen.
     pub fn coverage(&self, measured: Coverage) -> Vec<(&'static str, f64)> {
-        let share = |signal: &Signal| {
-            let share = match (self.availability(*signal), signal) {
+        let share = |signal: Signal| {
+            let share = match (self.availability(signal), signal) {
                 (Availability::Missing(_), _) => 0.0,
                 (Availability::Partial(_), _) => return None,
                 (Availability::Full, Signal::HandshakeServer) => {
@@ -104,7 +106,7 @@ impl Facts {
             };
             Some((signal.name(), share))
         };
-        Signal::ALL.iter().filter_map(share).collect()
+        self.signals().filter_map(share).collect()
     }
 
     /// `(map, limit, found no room)`.
@@ -116,9 +118,9 @@ impl Facts {
     }
 
     pub(super) fn agent_facts(&self) -> AgentFacts {
-        let attached = |name| self.programs.iter().any(|(p, s)| *p == name && *s == ProgramState::Attached);
+        let attached = |state: &ProgramState| *state == ProgramState::Attached;
         AgentFacts {
-            programs: PROGRAMS.iter().map(|p| (p.name, attached(p.name))).collect(),
+            programs: self.programs.iter().map(|(name, state)| (*name, attached(state))).collect(),
             ..AgentFacts::default()
         }
     }

@@ -7,7 +7,7 @@ mod facts;
 mod report;
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::VecDeque,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -18,7 +18,7 @@ use jiff::{SignedDuration, Timestamp};
 pub use facts::{Availability, Facts, release};
 
 use crate::{
-    aggregate::{Aggregator, Naming},
+    aggregate::{Aggregator, Naming, Troubled},
     collect::Observation,
     health::{self, Judge},
     model::{
@@ -113,12 +113,14 @@ impl Engine {
         let mut inner = self.lock();
         let inner = &mut *inner;
         let before: Vec<Condition> = inner.judge.conditions().cloned().collect();
-        let troubled: BTreeSet<_> = before
-            .iter()
-            .filter_map(|c| {
-                if let Target::Subject(subject) = &c.key.target { Some(subject.clone()) } else { None }
-            })
-            .collect();
+        let mut troubled = Troubled::default();
+        for condition in &before {
+            match &condition.key.target {
+                Target::Subject(subject) => drop(troubled.subjects.insert(subject.clone())),
+                Target::Leg(leg) => drop(troubled.legs.insert(leg.clone())),
+                Target::Drops { .. } => {}
+            }
+        }
         let tick = inner.aggregator.absorb(seen, late, &troubled);
         let transitions = inner.judge.observe(&tick);
         inner.remember_cleared(tick.at, &before);
@@ -217,6 +219,7 @@ impl Inner {
             handshake_bound: self.bounds.handshake_bound,
             first_byte_bound: self.bounds.first_byte_bound,
             started: self.started,
+            now: self.last_look.unwrap_or(self.started),
         };
         known.points(id)
     }

@@ -8,10 +8,12 @@ use crate::{
     health::Standing,
     kernel::programs::Signal,
     model::{
-        Condition, Counts, Distribution, Outcome, Phase, Retransmit, Subject, Target, drops,
+        Condition, Counts, Distribution, Leg, MediaCounts, Outcome, Phase, Retransmit, Subject, Target,
+        drops,
         status::{
-            AgentStatus, ConditionStatus, DropStatus, EvidenceStatus, HandshakeStatus, MapStatus, Quantiles,
-            RetransmitStatus, SignalStatus, Status, SubjectStatus, TargetStatus, WaitStatus,
+            AgentStatus, ConditionStatus, DropStatus, EvidenceStatus, HandshakeStatus, MapStatus,
+            MediaStatus, Quantiles, RetransmitStatus, SignalStatus, Status, SubjectStatus, TargetStatus,
+            WaitStatus,
         },
     },
     telemetry::transport_name,
@@ -32,6 +34,7 @@ impl Inner {
                 .iter()
                 .map(|(subject, series)| self.subject(subject, series))
                 .collect(),
+            media: self.media(now),
             drops: self.drops(),
             signals: self.signals(),
             maps: self.maps(),
@@ -116,6 +119,33 @@ impl Inner {
         }
     }
 
+    fn media(&self, now: Duration) -> Vec<MediaStatus> {
+        let media = self.aggregator.media();
+        let status = |(leg, series): (&Leg, &Series<MediaCounts>)| {
+            let counts = series.window.counts();
+            let seconds = series.window.length().as_secs_f64();
+            let (last, last_media) = media.last().get(leg).copied().unwrap_or_default();
+            let age = |at: Option<Duration>| at.map(|at| now.saturating_sub(at).as_secs_f64());
+            MediaStatus {
+                peer: leg.path.peer.to_string(),
+                address: leg.path.address.map(|a| a.to_string()),
+                direction: leg.direction.name().into(),
+                datagrams: counts.datagrams.iter().sum::<u64>() as f64 / seconds,
+                bytes: counts.bytes as f64 / seconds,
+                packets: counts.packets as f64 / seconds,
+                loss: counts.loss(),
+                bursts: counts.events(),
+                reordered: counts.reordered,
+                duplicated: counts.duplicated,
+                jitter: quantiles(&counts.jitter),
+                age: age(last),
+                media_age: age(last_media),
+                trend: series.window.points().collect(),
+            }
+        };
+        media.series().iter().map(status).collect()
+    }
+
     fn drops(&self) -> Vec<DropStatus> {
         let mut drops: Vec<DropStatus> = self
             .aggregator
@@ -136,8 +166,8 @@ impl Inner {
     }
 
     fn signals(&self) -> Vec<SignalStatus> {
-        let status = |signal: &Signal| {
-            let (available, reason) = match self.facts.availability(*signal) {
+        let status = |signal: Signal| {
+            let (available, reason) = match self.facts.availability(signal) {
                 Availability::Full => (true, None),
                 Availability::Partial(reason) => (true, Some(reason)),
                 Availability::Missing(reason) => (false, Some(reason)),
@@ -150,7 +180,7 @@ impl Inner {
                 reason,
             }
         };
-        Signal::ALL.iter().map(status).collect()
+        self.facts.signals().map(status).collect()
     }
 
     fn maps(&self) -> Vec<MapStatus> {
@@ -178,6 +208,12 @@ fn target(target: &Target) -> TargetStatus {
             address: subject.path.address.map(|a| a.to_string()),
             service: Some(subject.service.to_string()),
             role: Some(subject.role_name().into()),
+            ..TargetStatus::default()
+        },
+        Target::Leg(leg) => TargetStatus {
+            peer: Some(leg.path.peer.to_string()),
+            address: leg.path.address.map(|a| a.to_string()),
+            direction: Some(leg.direction.name().into()),
             ..TargetStatus::default()
         },
         Target::Drops { reason, direction } => TargetStatus {

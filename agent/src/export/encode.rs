@@ -12,12 +12,9 @@ use opentelemetry_proto::tonic::{
     resource::v1::Resource,
 };
 
-use crate::{
-    model::Distribution,
-    telemetry::{
-        AttributeValue, Attributes, Point, Value,
-        catalog::{Id, Kind},
-    },
+use crate::telemetry::{
+    AttributeValue, Attributes, Point, Value,
+    catalog::{Id, Kind},
 };
 
 /// Points in one request: what collectors take by default is 4 MiB, a point is well below 1 KiB.
@@ -136,7 +133,7 @@ fn number(start: u64, point: Point, now: u64) -> NumberDataPoint {
         Value::Count(n) => Some(number_data_point::Value::AsInt(i64::try_from(n).unwrap_or(i64::MAX))),
         Value::Level(n) => Some(number_data_point::Value::AsInt(n)),
         Value::Seconds(v) | Value::Gauge(v) => Some(number_data_point::Value::AsDouble(v)),
-        Value::Distribution(_) | Value::Ended => None,
+        Value::Distribution(_) | Value::Lengths(_) | Value::Ended => None,
     };
     NumberDataPoint {
         attributes: attributes(point.attributes),
@@ -149,29 +146,36 @@ fn number(start: u64, point: Point, now: u64) -> NumberDataPoint {
 }
 
 fn histogram(start: u64, point: Point, now: u64) -> ExponentialHistogramDataPoint {
-    let distribution =
-        if let Value::Distribution(distribution) = point.value { Some(distribution) } else { None };
-    let ended = distribution.is_none();
-    let distribution = distribution.unwrap_or_default();
-    ExponentialHistogramDataPoint {
+    let empty = ExponentialHistogramDataPoint {
         attributes: attributes(point.attributes),
         start_time_unix_nano: start,
         time_unix_nano: now,
-        count: distribution.count(),
-        sum: (!ended).then(|| distribution.sum().as_secs_f64()),
         scale: SCALE,
-        positive: Some(buckets(&distribution)),
-        flags: flags(ended),
         ..ExponentialHistogramDataPoint::default()
+    };
+    match point.value {
+        Value::Distribution(durations) => ExponentialHistogramDataPoint {
+            count: durations.count(),
+            sum: Some(durations.sum().as_secs_f64()),
+            positive: Some(buckets(&durations.counts(), OFFSET)),
+            ..empty
+        },
+        Value::Lengths(lengths) => ExponentialHistogramDataPoint {
+            count: lengths.counts.iter().sum(),
+            sum: Some(lengths.sum as f64),
+            scale: 0,
+            positive: Some(buckets(&lengths.counts, -1)),
+            ..empty
+        },
+        _ => ExponentialHistogramDataPoint { flags: flags(true), ..empty },
     }
 }
 
-/// From the first bucket that is not empty to the last.
-fn buckets(distribution: &Distribution) -> Buckets {
-    let counts = distribution.counts();
+/// From the first bucket that is not empty to the last; the first of all has the index `offset`.
+fn buckets(counts: &[u64], offset: i32) -> Buckets {
     let Some(first) = counts.iter().position(|n| *n > 0) else { return Buckets::default() };
     let last = counts.iter().rposition(|n| *n > 0).unwrap_or(first);
-    Buckets { offset: first as i32 + OFFSET, bucket_counts: counts[first..=last].to_vec() }
+    Buckets { offset: first as i32 + offset, bucket_counts: counts[first..=last].to_vec() }
 }
 
 fn flags(ended: bool) -> u32 {
@@ -197,7 +201,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::telemetry::catalog::attribute as a;
+    use crate::{
+        model::Distribution,
+        telemetry::{Lengths, catalog::attribute as a},
+    };
 
     const NOW: u64 = 5_000;
 
@@ -271,5 +278,12 @@ mod tests {
         let point = &histogram.data_points[0];
         assert_eq!(point.positive, Some(Buckets { offset: -1, bucket_counts: vec![1, 1] }));
         assert_eq!((point.count, point.scale, point.sum), (2, 2, Some(2.001)));
+        // One burst of one, three of three or four.
+        let lengths = Lengths { sum: 12, counts: vec![1, 0, 3, 0] };
+        let all = packed(Id::RtpLossBurst, vec![Value::Lengths(lengths)]);
+        let Some(Data::ExponentialHistogram(histogram)) = &metrics(&all[0])[0].data else { panic!() };
+        let point = &histogram.data_points[0];
+        assert_eq!(point.positive, Some(Buckets { offset: -1, bucket_counts: vec![1, 0, 3] }));
+        assert_eq!((point.count, point.scale, point.sum), (4, 0, Some(12.0)));
     }
 }

@@ -8,7 +8,7 @@ use graylag_ebpf::bucket::{OFFSET, SCALE};
 use crate::{
     model::Distribution,
     telemetry::{
-        AttributeValue, Attributes, Point, Value,
+        AttributeValue, Attributes, Lengths, Point, Value,
         catalog::{Kind, Metric},
     },
 };
@@ -36,6 +36,7 @@ pub fn write(text: &mut String, metric: &Metric, points: &[Point]) {
             Value::Seconds(s) | Value::Gauge(s) => line(text, &name, &point.attributes, None, *s),
             Value::Level(n) => line(text, &name, &point.attributes, None, *n),
             Value::Distribution(distribution) => histogram(text, &name, &point.attributes, distribution),
+            Value::Lengths(lengths) => self::lengths(text, &name, &point.attributes, lengths),
             Value::Ended => {}
         }
     }
@@ -53,6 +54,20 @@ fn histogram(text: &mut String, name: &str, attributes: &Attributes, distributio
     line(text, &bucket, attributes, Some("+Inf"), distribution.count());
     line(text, &format!("{name}_sum"), attributes, None, distribution.sum().as_secs_f64());
     line(text, &format!("{name}_count"), attributes, None, distribution.count());
+}
+
+fn lengths(text: &mut String, name: &str, attributes: &Attributes, lengths: &Lengths) {
+    let bucket = format!("{name}_bucket");
+    let mut sum = 0;
+    // The last bucket has no upper bound.
+    for (i, count) in lengths.counts.iter().enumerate().take(lengths.counts.len().saturating_sub(1)) {
+        sum += count;
+        line(text, &bucket, attributes, Some(&(1u64 << i).to_string()), sum);
+    }
+    let count: u64 = lengths.counts.iter().sum();
+    line(text, &bucket, attributes, Some("+Inf"), count);
+    line(text, &format!("{name}_sum"), attributes, None, lengths.sum);
+    line(text, &format!("{name}_count"), attributes, None, count);
 }
 
 fn line(

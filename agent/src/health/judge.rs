@@ -12,6 +12,7 @@ use super::{
     blame::{FirstByteFacts, HandshakeFacts, PathFacts, blame_first_byte, blame_handshake, blame_response},
     drops::HostDrops,
     lifecycle::Lifecycle,
+    media::MediaJudge,
     stall::{Sample, Stall},
 };
 use crate::model::{
@@ -43,6 +44,7 @@ pub struct Judge {
     settings: Settings,
     subjects: BTreeMap<Subject, SubjectState>,
     drops: BTreeMap<(String, Direction), HostDrops>,
+    media: MediaJudge,
     /// Answers ever seen, by service and role: whether silence means anything there.
     answers: BTreeMap<(Arc<str>, Role), u64>,
     /// Services whose silence the configuration declares meaningful, or not.
@@ -122,6 +124,7 @@ impl Judge {
             settings,
             subjects: BTreeMap::new(),
             drops: BTreeMap::new(),
+            media: MediaJudge::default(),
             answers: BTreeMap::new(),
             declared,
             conditions: BTreeMap::new(),
@@ -161,6 +164,7 @@ impl Judge {
         let late = tick.late >= self.settings.late;
         let mut transitions = Vec::new();
         self.observe_drops(tick, late, &mut transitions);
+        self.observe_media(tick, late, &mut transitions);
         self.remember(tick);
         let around = self.surroundings(tick.at);
         let mut standing: BTreeSet<Subject> = self
@@ -251,6 +255,28 @@ impl Judge {
         }
         for (verdict, life, changed) in verdicts {
             self.settle(tick.at, Target::Subject(subject.clone()), verdict, life, changed, late, transitions);
+        }
+    }
+
+    fn observe_media(&mut self, tick: &Tick, late: bool, transitions: &mut Vec<Transition>) {
+        let dropped_here = tick.host.udp_receive_buffer.iter().map(|(_, packets)| packets).sum();
+        for media in self.media.observe(&self.settings, tick.at, &tick.media, dropped_here) {
+            let verdict = Verdict {
+                name: media.name,
+                blame: media.blame,
+                n: media.n,
+                bad: media.bad,
+                text: media.text,
+            };
+            self.settle(
+                tick.at,
+                Target::Leg(media.leg),
+                verdict,
+                media.life,
+                media.changed,
+                late,
+                transitions,
+            );
         }
     }
 

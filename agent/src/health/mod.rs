@@ -9,7 +9,13 @@ mod blame;
 mod cusum;
 mod drops;
 mod judge;
+mod learned;
 mod lifecycle;
+mod loss;
+mod media;
+#[cfg(test)]
+mod media_simulation;
+mod one_way;
 mod settings;
 mod shift;
 #[cfg(test)]

@@ -15,6 +15,10 @@ pub struct Settings {
     pub stall: Bernoulli,
     /// Test over looks at a drop reason.
     pub drops: Bernoulli,
+    /// Test over packets and loss events of a path.
+    pub loss: Bernoulli,
+    /// Test over looks at a path's flows.
+    pub one_way: Bernoulli,
     /// A look is bad when at least this many packets were dropped …
     pub drops_least: u64,
     /// … and at least this share of all packets.
@@ -38,6 +42,8 @@ impl Default for Settings {
             first_byte_bound: Duration::from_secs(3),
             stall: Bernoulli { p0: 0.005, p1: 0.04, threshold: 14.0 },
             drops: Bernoulli { p0: 0.01, p1: 0.5, threshold: 15.0 },
+            loss: Bernoulli { p0: 0.001, p1: 0.005, threshold: 12.0 },
+            one_way: Bernoulli { p0: 0.005, p1: 0.5, threshold: 12.0 },
             drops_least: 5,
             drops_share: 0.005,
             shift: ShiftSettings::default(),

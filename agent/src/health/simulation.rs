@@ -70,7 +70,8 @@ impl World {
 
     fn tick(&mut self, subjects: Vec<SubjectTick>, host: HostTick) {
         self.at += LOOK;
-        let tick = Tick { at: self.at, elapsed: LOOK, late: Duration::ZERO, subjects, host };
+        let tick =
+            Tick { at: self.at, elapsed: LOOK, late: Duration::ZERO, subjects, media: Vec::new(), host };
         self.transitions.extend(self.judge.observe(&tick));
     }
 
@@ -312,6 +313,7 @@ fn a_host_that_slept_accuses_nobody() {
             elapsed: LOOK + late,
             late,
             subjects: vec![tick],
+            media: Vec::new(),
             host: HostTick::default(),
         };
         let transitions = world.judge.observe(&tick);

@@ -4,9 +4,14 @@ use std::{collections::BTreeMap, os::fd::AsFd};
 
 use aya::{
     Btf, Ebpf, EbpfLoader, include_bytes_aligned,
-    programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, FEntry, Iter},
+    programs::{
+        BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, FEntry, Iter, SchedClassifier,
+    },
 };
-use graylag_ebpf::offsets::{MISSING, OFFSETS};
+use graylag_ebpf::{
+    offsets::{MISSING, OFFSETS},
+    table,
+};
 
 use super::{
     KernelError,
@@ -15,6 +20,7 @@ use super::{
     cgroup::CgroupRoot,
     error::chain,
     iterator::MapIterator,
+    media,
     programs::{Hook, PROGRAMS, Program},
     settings::Settings,
 };
@@ -59,6 +65,8 @@ pub fn object(
     let full_at_backlog = u32::from(calibrate::request_queue_full_at_backlog().unwrap_or(false));
     let prefixes = settings.prefixes;
     let v4 = |bits: u8| u32::from(bits) + 96;
+    let flows = settings.limits.flow_entries();
+    let buckets = table::buckets(flows);
     let globals = [
         ("SCOPED", scoped),
         ("DROPS_SCOPED", scoped),
@@ -68,13 +76,22 @@ pub fn object(
         ("PREFIX_CLIENT_V6", u32::from(prefixes.client_v6)),
         ("PREFIX_SERVER_V4", v4(prefixes.server_v4)),
         ("PREFIX_SERVER_V6", u32::from(prefixes.server_v6)),
+        ("PREFIX_MEDIA_V4", v4(prefixes.media_v4)),
+        ("PREFIX_MEDIA_V6", u32::from(prefixes.media_v6)),
+        ("MEDIA_NETNS", super::netns::own().unwrap_or(0)),
+        ("FLOW_BUCKETS", buckets),
+        ("FLOW_ENTRIES", flows),
+        ("STREAM_BUCKETS", buckets),
+        ("STREAM_ENTRIES", flows),
     ];
     let mut loader = EbpfLoader::new();
     for (name, value) in globals.iter().chain(&offsets.0) {
         loader.override_global(name, value, true);
     }
     loader.override_global("AYA_LOG_LEVEL", &settings.log_level, true);
-    for (map, entries) in settings.limits.maps() {
+    let seed = media::seed();
+    loader.override_global("TABLE_SEED", &seed, true);
+    for (map, entries) in settings.limits.tables() {
         loader.map_max_entries(map, entries);
     }
     loader.load(object).map_err(|error| KernelError::Object(chain(&error)))
@@ -115,12 +132,15 @@ pub fn attach(
         .map_err(|error| KernelError::BadBtf { path: super::btf::VMLINUX.into(), error: chain(&error) })?;
     let mut states: BTreeMap<&'static str, ProgramState> = BTreeMap::new();
     let mut iterators = Iterators::default();
-    for program in PROGRAMS {
+    let wanted = |program: &&Program| settings.limits.media() || !program.hook.is_of_media();
+    for program in PROGRAMS.iter().filter(wanted) {
         let attached = |name: &&&str| states.get(**name) == Some(&ProgramState::Attached);
         let state = if settings.disabled.iter().any(|name| name == program.name) {
             ProgramState::Disabled
         } else if let Some(by) = program.instead_of.iter().find(attached) {
             ProgramState::NotNeeded { by }
+        } else if let Some(reason) = missing_helper(types, program) {
+            ProgramState::Unavailable { reason }
         } else if let Some(member) = offsets.missing(program) {
             let path = OFFSETS.iter().find(|(name, _)| *name == member).map_or(member, |(_, path)| path);
             ProgramState::Unavailable { reason: format!("this kernel's BTF has no {path}") }
@@ -184,6 +204,11 @@ fn attach_one(
                 .map_err(|e| format!("bpf(BPF_LINK_CREATE): {e}"))?;
             iterators.maps.insert(map, iterator);
         }
+        Hook::Interface => {
+            let loaded: &mut SchedClassifier =
+                ebpf.program_mut(program.name).ok_or_else(unknown)?.try_into().map_err(|e| chain(&e))?;
+            loaded.load().map_err(|e| chain(&e))?;
+        }
         Hook::TcpIterator => {
             let loaded: &mut Iter =
                 ebpf.program_mut(program.name).ok_or_else(unknown)?.try_into().map_err(|e| chain(&e))?;
@@ -191,6 +216,14 @@ fn attach_one(
         }
     }
     Ok(())
+}
+
+/// What to say where this kernel lacks a helper that a program calls.
+pub fn missing_helper(types: &KernelTypes, program: &Program) -> Option<String> {
+    let helper = program.hook.helper()?;
+    let there =
+        types.enumeration("bpf_func_id").is_some_and(|all| all.iter().any(|(name, _)| name == helper));
+    (!there).then(|| format!("this kernel has no {helper} (Linux 5.17)"))
 }
 
 /// See [`super::Kernel::probe_fentry`].

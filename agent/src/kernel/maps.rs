@@ -26,28 +26,32 @@ pub struct Raw<T>(pub T);
 // SAFETY: transparent, and `T` is plain data without padding.
 unsafe impl<T: bytemuck::Pod> Pod for Raw<T> {}
 
-fn failed(map: &'static str) -> impl FnOnce(MapError) -> KernelError {
+pub(super) fn failed(map: &'static str) -> impl FnOnce(MapError) -> KernelError {
     move |error| KernelError::Map { map, error: chain(&error) }
 }
 
-fn find<'a>(ebpf: &'a Ebpf, map: &'static str) -> Result<&'a Map, KernelError> {
+pub(super) fn find<'a>(ebpf: &'a Ebpf, map: &'static str) -> Result<&'a Map, KernelError> {
     ebpf.map(map).ok_or(KernelError::Map { map, error: "not in the kernel object".into() })
 }
 
-fn find_mut<'a>(ebpf: &'a mut Ebpf, map: &'static str) -> Result<&'a mut Map, KernelError> {
+pub(super) fn find_mut<'a>(ebpf: &'a mut Ebpf, map: &'static str) -> Result<&'a mut Map, KernelError> {
     ebpf.map_mut(map).ok_or(KernelError::Map { map, error: "not in the kernel object".into() })
 }
 
 macro_rules! open {
     ($ebpf:expr, $map:literal, $kind:ty) => {
-        <$kind>::try_from(find($ebpf, $map)?).map_err(failed($map))?
+        <$kind>::try_from($crate::kernel::maps::find($ebpf, $map)?)
+            .map_err($crate::kernel::maps::failed($map))?
     };
 }
 macro_rules! open_mut {
     ($ebpf:expr, $map:literal, $kind:ty) => {
-        <$kind>::try_from(find_mut($ebpf, $map)?).map_err(failed($map))?
+        <$kind>::try_from($crate::kernel::maps::find_mut($ebpf, $map)?)
+            .map_err($crate::kernel::maps::failed($map))?
     };
 }
+
+pub(super) use {open, open_mut};
 
 /// Descriptor of a map.
 pub fn fd<'a>(ebpf: &'a Ebpf, map: &'static str) -> Result<BorrowedFd<'a>, KernelError> {
@@ -66,6 +70,7 @@ pub fn memory(map: &Map) -> Option<u64> {
         | Map::Array(data)
         | Map::PerCpuArray(data)
         | Map::LpmTrie(data)
+        | Map::Queue(data)
         | Map::RingBuf(data) => data,
         _ => return None,
     };

@@ -10,6 +10,7 @@ mod error;
 mod iterator;
 mod load;
 mod maps;
+mod media;
 pub mod netns;
 pub mod privileges;
 pub mod programs;
@@ -27,12 +28,14 @@ use bytemuck::AnyBitPattern;
 use graylag_ebpf::{
     counter::{Counter, Direction, REASONS, Transport, drop_of_index},
     key::{PathKey, Tuple, UdpPort},
+    media::{MediaCounter, MediaKey, PathFlows, PathQuality, PathTraffic},
     record::{HalfOpen, HalfOpenRecord, PathRecord, PathStats, Scan, Waiting},
 };
 
 pub use cgroup::CgroupRoot;
 pub use error::KernelError;
 pub use load::ProgramState;
+pub use media::{Interface, Watched};
 use programs::{PROGRAMS, Program};
 use settings::{PeerPrefix, Settings};
 pub use verify::{Verdict, verify};
@@ -44,6 +47,7 @@ const PASS_BUFFER: usize = 64 * 1024;
 pub struct Kernel {
     ebpf: Ebpf,
     iterators: load::Iterators,
+    media: media::Media,
     states: BTreeMap<&'static str, ProgramState>,
     reasons: DropReasons,
     cgroup: Option<CgroupRoot>,
@@ -120,6 +124,7 @@ impl Kernel {
             maps::insert_netns(&mut ebpf, inodes.iter().copied())?;
         }
         let ignored: Vec<u32> = reasons.numbers(ignored_reasons).filter(|r| *r < REASONS).collect();
+        media::fill_free_paths(&mut ebpf, settings.limits.media_paths())?;
         maps::ignore_drop_reasons(&mut ebpf, &ignored)?;
         let cgroup = cgroup::find();
         let (states, iterators) = load::attach(&mut ebpf, settings, &types, &offsets, cgroup.as_ref())?;
@@ -150,6 +155,7 @@ impl Kernel {
             ebpf,
             log,
             iterators,
+            media: media::Media::default(),
             states,
             reasons,
             cgroup,
@@ -168,6 +174,7 @@ impl Kernel {
         let gone = self.peers.iter().filter(|old| !peers.iter().any(|new| same_prefix(old, new)));
         maps::remove_peers(&mut self.ebpf, gone)?;
         maps::insert_peers(&mut self.ebpf, peers)?;
+        media::raise_generation(&mut self.ebpf)?;
         self.peers = peers.to_vec();
         Ok(())
     }
@@ -248,6 +255,34 @@ impl Kernel {
             .read(&mut self.buffer, visit)
             .map_err(|error| KernelError::Map { map, error: format!("iterator: {error}") })?;
         Ok(true)
+    }
+
+    /// Watches these interfaces from now on and no others. Returns what became of those that are new.
+    pub fn watch_interfaces(&mut self, wanted: &[Interface]) -> Vec<Watched> {
+        self.media.watch(&mut self.ebpf, wanted)
+    }
+
+    /// Goes through the flows, to find how each stands at `now_ns`, and then through every path that UDP was seen on.
+    pub fn media_paths(
+        &mut self,
+        now_ns: u64,
+        visit: impl FnMut(&MediaKey, &[PathTraffic], &PathQuality, &PathFlows),
+    ) -> Result<(), KernelError> {
+        let Some(iterator) = self.iterators.maps.get(programs::FLOW_INDEX) else {
+            return media::walk_media_paths(&self.ebpf, 0, visit);
+        };
+        let pass = self.media.next_pass();
+        media::set_flow_scan(&mut self.ebpf, media::sum_up(now_ns, pass))?;
+        iterator.read(&mut self.buffer, |_: &u8| {}).map_err(|error| KernelError::Map {
+            map: programs::FLOW_INDEX,
+            error: format!("iterator: {error}"),
+        })?;
+        media::walk_media_paths(&self.ebpf, pass, visit)
+    }
+
+    /// The flow programs' own counters.
+    pub fn media_counters(&self) -> Result<[u64; MediaCounter::COUNT], KernelError> {
+        media::media_counters(&self.ebpf)
     }
 
     /// Forgets a handshake that will not complete; false where the kernel completed it in the meantime.

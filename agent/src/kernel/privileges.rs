@@ -28,12 +28,17 @@ pub fn require() -> Result<(), KernelError> {
     if missing.is_empty() { Ok(()) } else { Err(KernelError::Capabilities(missing)) }
 }
 
-/// Gives up every capability but those that reading maps needs on this kernel: none since Linux 5.19, `CAP_BPF`
-/// before (`__sys_bpf`: `unprivileged_bpf_disabled` then blocked every command).
+/// Gives up every capability but those that are needed on: `CAP_BPF` and `CAP_NET_ADMIN` where programs are attached to
+/// interfaces as they come, and for reading maps none since Linux 5.19, `CAP_BPF` before (`__sys_bpf`:
+/// `unprivileged_bpf_disabled` then blocked every command).
 ///
 /// Returns the names of what was kept.
-pub fn drop_after_attach(kernel: (u32, u32)) -> anyhow::Result<Vec<&'static str>> {
-    let kept: Vec<Capability> = if kernel >= (5, 19) { Vec::new() } else { vec![Capability::CAP_BPF] };
+pub fn drop_after_attach(kernel: (u32, u32), interfaces: bool) -> anyhow::Result<Vec<&'static str>> {
+    let kept: Vec<Capability> = match (interfaces, kernel >= (5, 19)) {
+        (true, _) => vec![Capability::CAP_BPF, Capability::CAP_NET_ADMIN],
+        (false, true) => Vec::new(),
+        (false, false) => vec![Capability::CAP_BPF],
+    };
     let kept_set: caps::CapsHashSet = kept.iter().copied().collect();
     // The bounding set needs CAP_SETPCAP; without it there is nothing left to regain by exec anyway.
     if holds(Capability::CAP_SETPCAP) {

@@ -19,6 +19,8 @@ pub enum Signal {
     Drops,
     /// Receive-buffer drops by UDP port.
     UdpReceiveBuffer,
+    /// UDP at the interfaces: RTP by path and direction.
+    Media,
     /// Connections older than the agent.
     Adoption,
     /// What is pending right now, read without copying whole tables.
@@ -27,7 +29,7 @@ pub enum Signal {
 
 impl Signal {
     /// All signals.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::HandshakeClient,
         Self::HandshakeServer,
         Self::SynRetransmit,
@@ -36,6 +38,7 @@ impl Signal {
         Self::Segments,
         Self::Drops,
         Self::UdpReceiveBuffer,
+        Self::Media,
         Self::Adoption,
         Self::Scan,
     ];
@@ -51,6 +54,7 @@ impl Signal {
             Self::Segments => "segments",
             Self::Drops => "drops",
             Self::UdpReceiveBuffer => "udp_receive_buffer",
+            Self::Media => "media",
             Self::Adoption => "adoption",
             Self::Scan => "scan",
         }
@@ -74,6 +78,13 @@ impl Signal {
             Self::Segments => &[&["inet_sock_set_state"]],
             Self::Drops => &[&["kfree_skb"]],
             Self::UdpReceiveBuffer => &[&["udp_fail_queue_rcv_skb"]],
+            Self::Media => &[
+                &["flow_ingress"],
+                &["flow_egress"],
+                &["flow_ingress_ip"],
+                &["flow_egress_ip"],
+                &["scan_flows"],
+            ],
             Self::Adoption => &[&["adopt"]],
             Self::Scan => &[&["scan_paths"], &["scan_conns"], &["scan_half_open"]],
         }
@@ -90,10 +101,28 @@ impl Signal {
                 "only what completes is counted, without latency, pending or overflows"
             }
             (Self::SynRetransmit, _) => "SYN-ACKs are not counted",
+            (Self::Media, 1) => "what Ethernet interfaces send is not seen",
+            (Self::Media, 2 | 3) => "interfaces without link headers are not watched",
+            (Self::Media, _) => "one-way media is not found",
             (Self::Response, 1) => "nothing tells when a request or an answer is sent",
             (Self::Scan, _) => "whole tables are copied at each look",
             _ => "connections are not followed, and nothing is counted for them",
         }
+    }
+}
+
+impl Hook {
+    /// A helper that its programs call and that is younger than the oldest kernel, by its name in `enum bpf_func_id`.
+    pub const fn helper(self) -> Option<&'static str> {
+        match self {
+            Self::Interface => Some("BPF_FUNC_loop"),
+            _ => None,
+        }
+    }
+
+    /// Whether it is there for media, which has to be asked for.
+    pub fn is_of_media(self) -> bool {
+        self == Self::Interface || self == Self::MapIterator { map: FLOW_INDEX }
     }
 }
 
@@ -116,6 +145,8 @@ pub enum Hook {
         /// The map's name.
         map: &'static str,
     },
+    /// Interfaces, as they come and go.
+    Interface,
     /// An iterator over the TCP sockets of one namespace.
     TcpIterator,
 }
@@ -250,6 +281,16 @@ pub const PROGRAMS: &[Program] = &[
         members: &["SKC_NUM", "SKC_NET", "NET_INUM"],
         instead_of: &[],
     },
+    at_interfaces("flow_ingress"),
+    at_interfaces("flow_egress"),
+    at_interfaces("flow_ingress_ip"),
+    at_interfaces("flow_egress_ip"),
+    Program {
+        name: "scan_flows",
+        hook: Hook::MapIterator { map: FLOW_INDEX },
+        members: &[],
+        instead_of: &[],
+    },
     Program {
         name: "adopt",
         hook: Hook::TcpIterator,
@@ -283,6 +324,13 @@ pub const PROGRAMS: &[Program] = &[
         instead_of: &[],
     },
 ];
+
+/// Passes over the flow table go over its index.
+pub const FLOW_INDEX: &str = "FLOW_INDEX";
+
+const fn at_interfaces(name: &'static str) -> Program {
+    Program { name, hook: Hook::Interface, members: &[], instead_of: &[] }
+}
 
 const RESPONSE: &[&str] = &[
     "SKC_STATE",

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
+use graylag_ebpf::table;
+
 /// Settings of the kernel half.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -32,6 +34,10 @@ pub struct Prefixes {
     pub server_v4: u8,
     /// 0 to 128.
     pub server_v6: u8,
+    /// 0 to 32.
+    pub media_v4: u8,
+    /// 0 to 128.
+    pub media_v6: u8,
 }
 
 /// Entries of the maps; their memory is taken when the agent starts.
@@ -43,9 +49,42 @@ pub struct Limits {
     pub connections: u32,
     /// Unfinished handshakes of listeners at once.
     pub half_open: u32,
+    /// UDP flows at once; 0 where media is not watched.
+    pub flows: u32,
 }
 
 impl Limits {
+    /// `(map, entries)` of every map whose size is set here.
+    pub fn tables(&self) -> Vec<(&'static str, u32)> {
+        let (flows, paths) = (self.flow_entries(), self.media_paths());
+        let buckets = table::buckets(flows);
+        let mut all = self.maps().to_vec();
+        all.extend([
+            ("FLOW_INDEX", buckets),
+            ("FLOWS", flows),
+            ("STREAM_INDEX", buckets),
+            ("STREAMS", flows),
+        ]);
+        let by_path = ["MEDIA_PATHS", "FREE_PATHS", "PATH_TRAFFIC", "PATH_QUALITY", "PATH_FLOWS"];
+        all.extend(by_path.map(|map| (map, paths)));
+        all
+    }
+
+    /// Whether media is watched.
+    pub const fn media(&self) -> bool {
+        self.flows > 0
+    }
+
+    /// Entries of the flow table, and of the stream table: there is no map without any.
+    pub const fn flow_entries(&self) -> u32 {
+        if self.flows == 0 { 1 } else { self.flows }
+    }
+
+    /// Paths of media, `~other` among them.
+    pub const fn media_paths(&self) -> u32 {
+        if self.flows == 0 { 1 } else { self.paths }
+    }
+
     /// `(map, entries)`.
     pub const fn maps(&self) -> [(&'static str, u32); 3] {
         [("PATHS", self.paths), ("CONNS", self.connections), ("HALF_OPEN", self.half_open)]

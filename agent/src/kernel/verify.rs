@@ -42,6 +42,9 @@ pub fn verify(object: &[u8], settings: &Settings) -> Result<Vec<(String, Verdict
 }
 
 fn one(ebpf: &mut Ebpf, program: &Program, types: &KernelTypes, btf: &Btf, offsets: &Offsets) -> Verdict {
+    if let Some(reason) = load::missing_helper(types, program) {
+        return Verdict::NotForThisKernel(reason);
+    }
     if let Some(member) = offsets.missing(program) {
         return Verdict::NotForThisKernel(member.into());
     }
@@ -54,6 +57,7 @@ fn one(ebpf: &mut Ebpf, program: &Program, types: &KernelTypes, btf: &Btf, offse
         (Some(Loaded::BtfTracePoint(loaded)), Hook::Tracepoint { name, .. }) => loaded.load(name, btf),
         (Some(Loaded::CgroupSkb(loaded)), Hook::CgroupIngress | Hook::CgroupEgress) => loaded.load(),
         (Some(Loaded::Iter(loaded)), Hook::MapIterator { .. }) => loaded.load("bpf_map_elem", btf),
+        (Some(Loaded::SchedClassifier(loaded)), Hook::Interface) => loaded.load(),
         (Some(Loaded::Iter(loaded)), Hook::TcpIterator) => loaded.load("tcp", btf),
         _ => return Verdict::Refused("it is of another kind than the agent expects".into()),
     };

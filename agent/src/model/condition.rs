@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use graylag_ebpf::counter::Direction;
 
-use super::Subject;
+use super::{Leg, Subject};
 
 /// Conditions, by the names that routers and alerts use; `graylag.condition.name`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,14 +15,24 @@ pub enum ConditionName {
     FirstByteStall,
     /// Its answers take longer than its own past, network unchanged.
     ResponseSlow,
+    /// Loss above its bound, bursts counted once.
+    PathLoss,
+    /// Media flows in one direction only.
+    OneWayMedia,
     /// This host drops.
     HostDrops,
 }
 
 impl ConditionName {
     /// All that this version concludes.
-    pub const ALL: [Self; 4] =
-        [Self::HandshakeStall, Self::FirstByteStall, Self::ResponseSlow, Self::HostDrops];
+    pub const ALL: [Self; 6] = [
+        Self::HandshakeStall,
+        Self::FirstByteStall,
+        Self::ResponseSlow,
+        Self::PathLoss,
+        Self::OneWayMedia,
+        Self::HostDrops,
+    ];
 
     /// As it is spelled everywhere.
     pub const fn name(self) -> &'static str {
@@ -30,6 +40,8 @@ impl ConditionName {
             Self::HandshakeStall => "handshake_stall",
             Self::FirstByteStall => "first_byte_stall",
             Self::ResponseSlow => "response_slow",
+            Self::PathLoss => "path_loss",
+            Self::OneWayMedia => "one_way_media",
             Self::HostDrops => "host_drops",
         }
     }
@@ -40,6 +52,8 @@ impl ConditionName {
             Self::HandshakeStall => "attempts to or from it hang",
             Self::FirstByteStall => "it accepts and does not speak",
             Self::ResponseSlow => "its answers take longer than its own past, network unchanged",
+            Self::PathLoss => "more of its media is lost than usual, bursts counted once",
+            Self::OneWayMedia => "its media flows in one direction only",
             Self::HostDrops => "this host drops packets for want of room",
         }
     }
@@ -95,6 +109,8 @@ impl Blame {
 pub enum Target {
     /// A service on a path.
     Subject(Subject),
+    /// A path in one direction.
+    Leg(Leg),
     /// This node, for a drop reason of its kernel.
     Drops {
         /// The reason.
@@ -108,6 +124,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Subject(s) => write!(f, "{} {} ({})", s.path, s.service, s.role_name()),
+            Self::Leg(leg) => write!(f, "{} ({})", leg.path, leg.direction.name()),
             Self::Drops { reason, direction } => write!(f, "{reason} ({})", direction.name()),
         }
     }

@@ -3,6 +3,7 @@
 mod condition;
 mod distribution;
 pub mod drops;
+mod media;
 pub mod status;
 mod subject;
 mod tick;
@@ -17,5 +18,6 @@ pub use graylag_ebpf::{
     outcome::Outcome,
     record::Retransmit,
 };
+pub use media::{Flows, Leg, LegTick, MediaCounts};
 pub use subject::{OTHER, Path, Subject, role_name};
 pub use tick::{Ages, Counts, Drops, HostTick, Pending, SubjectTick, Tick};

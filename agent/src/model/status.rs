@@ -42,6 +42,9 @@ pub struct Status {
     pub conditions: Vec<ConditionStatus>,
     /// Subjects: path × service × role.
     pub subjects: Vec<SubjectStatus>,
+    /// Paths that carry media, by direction.
+    #[serde(default)]
+    pub media: Vec<MediaStatus>,
     /// This host's drops, busiest first.
     pub drops: Vec<DropStatus>,
     /// Signals: which are there, from how much of the traffic.
@@ -147,6 +150,43 @@ pub struct SubjectStatus {
     /// Connections that a RST ended, in the window.
     pub resets: u64,
     /// Handshakes a second, one point a second, oldest first.
+    pub trend: Vec<f32>,
+}
+
+/// Media of one path in one direction, over a window of the last five to ten seconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MediaStatus {
+    /// Peer, prefix or `~other`.
+    pub peer: String,
+    /// Address, where each address is a path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// `transmit` or `receive`.
+    pub direction: String,
+    /// UDP datagrams a second.
+    pub datagrams: f64,
+    /// Bytes of UDP payload a second.
+    pub bytes: f64,
+    /// RTP packets a second.
+    pub packets: f64,
+    /// Share of the RTP packets that was lost, 0 to 1; absent where none was expected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
+    /// Bursts of loss in the window, whatever their length.
+    pub bursts: u64,
+    /// RTP packets in the window that came after a higher number.
+    pub reordered: u64,
+    /// RTP packets in the window that came again.
+    pub duplicated: u64,
+    /// Interarrival jitter.
+    pub jitter: Quantiles,
+    /// Seconds since the last datagram; absent where there never was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age: Option<f64>,
+    /// Seconds since the last RTP packet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_age: Option<f64>,
+    /// RTP packets a second, one point a second, oldest first.
     pub trend: Vec<f32>,
 }
 

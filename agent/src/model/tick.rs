@@ -8,7 +8,7 @@ use graylag_ebpf::{
     record::Retransmit,
 };
 
-use super::{Distribution, Subject};
+use super::{Distribution, LegTick, Subject};
 
 /// One look at the host.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +21,8 @@ pub struct Tick {
     pub late: Duration,
     /// Subjects that had traffic, or have something pending.
     pub subjects: Vec<SubjectTick>,
+    /// Paths that carry media, by direction.
+    pub media: Vec<LegTick>,
     /// This host's own drops.
     pub host: HostTick,
 }

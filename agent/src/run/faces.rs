@@ -177,7 +177,7 @@ fn changed_event(announcement: &Announcement) -> export::Event {
 /// Tells the backend which signals this host does not give.
 pub fn announce_missing(facts: &Facts, exporter: &export::Handle) {
     let unix_nanos = u64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(0);
-    for signal in Signal::ALL {
+    for signal in facts.signals() {
         let (Availability::Missing(reason) | Availability::Partial(reason)) = facts.availability(signal)
         else {
             continue;

@@ -24,7 +24,7 @@ use signal_hook::{
     iterator::Signals,
 };
 
-pub use settings::{check_program_names, kernel_settings};
+pub use settings::{check_program_names, kernel_settings, try_interfaces};
 
 pub use crate::export::SettingsError as ExportSettingsError;
 
@@ -34,7 +34,7 @@ use crate::{
     engine::{Availability, Engine, Facts},
     export,
     feed::{Listening, Server},
-    kernel::{Kernel, privileges, programs::Signal},
+    kernel::{Kernel, privileges},
     model::drops,
     view,
 };
@@ -95,11 +95,12 @@ impl Agent {
         let mut kernel_settings = kernel_settings(&config)?;
         kernel_settings.peers = ids.prefixes(&config);
         let kernel = Kernel::start(&kernel_settings, drops::BENIGN)?;
-        let kept = privileges::drop_after_attach(kernel.version()).context("giving up capabilities")?;
+        let kept = privileges::drop_after_attach(kernel.version(), !config.media_interfaces.is_empty())
+            .context("giving up capabilities")?;
         tracing::debug!("capabilities kept: {kept:?}");
         let facts = Facts::of(&kernel, config.node.clone(), kernel_settings.limits);
         say_what_is_missing(&facts);
-        let collector = Collector::new(kernel, config.limits.paths);
+        let collector = Collector::new(kernel, config.limits.paths, config.media_interfaces.clone());
 
         let engine = Arc::new(Engine::new(
             facts.clone(),
@@ -212,7 +213,7 @@ impl Agent {
 }
 
 fn say_what_is_missing(facts: &Facts) {
-    for signal in Signal::ALL {
+    for signal in facts.signals() {
         match facts.availability(signal) {
             Availability::Full => {}
             Availability::Partial(reason) => {

@@ -10,10 +10,11 @@ use anyhow::{Result, bail};
 
 use crate::{
     aggregate::{Naming, PeerName, ServiceName},
+    collect,
     config::{Config, ConfigError, KernelLog, Namespace, Peer},
     health,
     kernel::{
-        netns,
+        Kernel, Watched, netns,
         programs::PROGRAMS,
         settings::{Limits, PeerPrefix, Prefixes, Settings},
     },
@@ -85,17 +86,26 @@ impl PeerIds {
     }
 }
 
+/// Attaches for a moment to the interfaces that would be watched: each with what became of it.
+pub fn try_interfaces(config: &Config, kernel: &mut Kernel) -> Result<Vec<Watched>> {
+    if config.media_interfaces.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(kernel.watch_interfaces(&collect::interfaces(&config.media_interfaces)?))
+}
+
 /// Settings of the kernel half, without peers.
 pub fn kernel_settings(config: &Config) -> Result<Settings> {
-    let [client_v4, client_v6, server_v4, server_v6] = config.prefixes;
+    let [client_v4, client_v6, server_v4, server_v6, media_v4, media_v6] = config.prefixes;
     let namespaces = config.namespaces.as_ref().map(|names| names.iter().map(inode).collect()).transpose()?;
     Ok(Settings {
         netns: namespaces,
-        prefixes: Prefixes { client_v4, client_v6, server_v4, server_v6 },
+        prefixes: Prefixes { client_v4, client_v6, server_v4, server_v6, media_v4, media_v6 },
         limits: Limits {
             paths: config.limits.paths,
             connections: config.limits.connections,
             half_open: config.limits.half_open,
+            flows: if config.media_interfaces.is_empty() { 0 } else { config.limits.flows },
         },
         peers: Vec::new(),
         disabled: config.disabled_programs.iter().cloned().collect(),
@@ -152,6 +162,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("node", old.node != new.node),
         ("scope", old.namespaces != new.namespaces),
         ("paths", old.prefixes != new.prefixes),
+        ("media", old.media_interfaces != new.media_interfaces),
         ("limits", old.limits != new.limits),
         ("kernel", old.disabled_programs != new.disabled_programs || old.program_stats != new.program_stats),
         ("kernel.log", old.kernel_log != new.kernel_log),

@@ -67,6 +67,8 @@ pub mod attribute {
     pub const SIDE: &str = "graylag.drop.side";
     /// What became of a SYN cookie.
     pub const COOKIE: &str = "graylag.cookie";
+    /// How loss was measured.
+    pub const METHOD: &str = "graylag.method";
     /// Condition.
     pub const CONDITION: &str = "graylag.condition.name";
     /// Culprit.
@@ -95,6 +97,7 @@ pub mod attribute {
         (REASON, "the running kernel's name for it, e.g. `SOCKET_RCVBUFF`"),
         (SIDE, "`host`: dropped for want of room or by policy; `path`: it arrived broken"),
         (COOKIE, "`sent` or `established`"),
+        (METHOD, "`rtp`: from sequence numbers"),
         (CONDITION, "see docs/verdicts.md"),
         (
             BLAME,
@@ -166,6 +169,22 @@ catalog! {
         [a::PEER, a::ADDRESS, a::SERVICE, a::ROLE], "Established connections that a RST of the peer ended";
     Rtt: "graylag.tcp.rtt", ExponentialHistogram, "s",
         [a::PEER, a::ADDRESS], "Smoothed round-trip time, at most ten samples a second of each connection";
+    RtpPacketCount: "graylag.rtp.packet.count", Counter, "{packet}",
+        [a::PEER, a::ADDRESS, a::DIRECTION], "RTP packets of valid streams, once each";
+    RtpPacketLost: "graylag.rtp.packet.lost", Counter, "{packet}",
+        [a::PEER, a::ADDRESS, a::DIRECTION], "RTP packets that were missing when their number had left the window of 64";
+    RtpPacketReordered: "graylag.rtp.packet.reordered", Counter, "{packet}",
+        [a::PEER, a::ADDRESS, a::DIRECTION], "RTP packets that came after a higher number, within the window";
+    RtpPacketDuplicated: "graylag.rtp.packet.duplicated", Counter, "{packet}",
+        [a::PEER, a::ADDRESS, a::DIRECTION], "RTP packets that came again";
+    RtpLossBurst: "graylag.rtp.loss.burst", ExponentialHistogram, "{packet}",
+        [a::PEER, a::ADDRESS, a::DIRECTION], "Lengths of the bursts in which RTP packets were lost";
+    RtpJitter: "graylag.rtp.jitter", ExponentialHistogram, "s",
+        [a::PEER, a::ADDRESS, a::DIRECTION], "Interarrival jitter (RFC 3550), a sample for each 32nd packet of a stream";
+    PathEvidenceAge: "graylag.path.evidence.age", Gauge, "s",
+        [a::PEER, a::ADDRESS, a::DIRECTION], "Age of the newest datagram of a path that carries media";
+    PathLossRatio: "graylag.path.loss.ratio", Gauge, "1",
+        [a::PEER, a::ADDRESS, a::DIRECTION, a::METHOD], "Share of packets lost in the last five to ten seconds";
     PacketDropped: "graylag.packet.dropped", Counter, "{packet}",
         [a::REASON, a::SIDE, a::DIRECTION, a::TRANSPORT], "Packets this host dropped";
     UdpReceiveBufferDropped: "graylag.udp.receive_buffer.dropped", Counter, "{packet}",

@@ -1,11 +1,12 @@
 //! What is published: the catalog, declared once, and the points for it.
 
 pub mod catalog;
+mod media;
 mod points;
 mod render;
 
 pub use points::{
-    AgentFacts, AttributeValue, Attributes, Known, Point, Value, of_condition, of_path, of_subject,
+    AgentFacts, AttributeValue, Attributes, Known, Lengths, Point, Value, of_condition, of_path, of_subject,
     transport_name,
 };
 pub use render::{json, markdown, plain};

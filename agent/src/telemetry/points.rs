@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     aggregate::{Aggregator, Ended, Series},
     model::{
-        Ages, Condition, Counts, Direction, Distribution, Outcome, Path, Pending, Retransmit, Subject,
+        Ages, Condition, Counts, Direction, Distribution, Leg, Outcome, Path, Pending, Retransmit, Subject,
         Target, Transport, drops,
     },
 };
@@ -35,10 +35,21 @@ pub enum Value {
     Level(i64),
     /// Of a gauge.
     Gauge(f64),
-    /// Of a histogram.
+    /// Of a histogram of durations.
     Distribution(Distribution),
+    /// Of a histogram of lengths.
+    Lengths(Lengths),
     /// The series has ended (OTLP: `NO_RECORDED_VALUE`).
     Ended,
+}
+
+/// A base-2 exponential histogram of scale 0: bucket `i` of the counts is OTLP's bucket `i - 1`.
+#[derive(Clone, Debug, Default)]
+pub struct Lengths {
+    /// Sum of all lengths.
+    pub sum: u64,
+    /// How many by bucket: 1, 2, to 4, to 8, and so on.
+    pub counts: Vec<u64>,
 }
 
 /// One point.
@@ -85,6 +96,8 @@ pub struct Known<'a> {
     pub first_byte_bound: Duration,
     /// When the agent started, on the ticks' clock.
     pub started: Duration,
+    /// The last look, on the ticks' clock.
+    pub now: Duration,
 }
 
 impl Known<'_> {
@@ -126,6 +139,14 @@ impl Known<'_> {
             }),
             Id::ConnectionReset => self.of_subjects(|c| count(c.resets)),
             Id::Rtt => self.of_paths(|c| distribution(&c.rtt)),
+            Id::RtpPacketCount
+            | Id::RtpPacketLost
+            | Id::RtpPacketReordered
+            | Id::RtpPacketDuplicated
+            | Id::RtpLossBurst
+            | Id::RtpJitter
+            | Id::PathEvidenceAge
+            | Id::PathLossRatio => self.media(id),
             Id::PacketDropped => self.drops(),
             Id::UdpReceiveBufferDropped => {
                 let dropped = self.aggregate.host().udp_receive_buffer.iter();
@@ -168,7 +189,7 @@ impl Known<'_> {
         }
     }
 
-    fn point(&self, attributes: Attributes, value: Value) -> Point {
+    pub(super) fn point(&self, attributes: Attributes, value: Value) -> Point {
         Point { attributes, since: self.started, value }
     }
 
@@ -245,11 +266,11 @@ impl Known<'_> {
     }
 }
 
-fn of_series<'a, K: 'a>(
-    shown: impl Iterator<Item = (&'a K, &'a Series)>,
+pub(super) fn of_series<'a, K: 'a, T: Default + 'a>(
+    shown: impl Iterator<Item = (&'a K, &'a Series<T>)>,
     ended: &'a [Ended<K>],
     attributes: impl Fn(&K) -> Attributes,
-    values: impl Fn(&Counts) -> Vec<(Attributes, Value)>,
+    values: impl Fn(&T) -> Vec<(Attributes, Value)>,
 ) -> Vec<Point> {
     let mut points = Vec::new();
     for (key, series) in shown {
@@ -257,7 +278,7 @@ fn of_series<'a, K: 'a>(
             points.push(Point { attributes: joined(attributes(key), more), since: series.since, value });
         }
     }
-    let nothing = Counts::default();
+    let nothing = T::default();
     for ended in ended {
         for (more, _) in values(&nothing) {
             points.push(Point {
@@ -275,15 +296,15 @@ fn joined(mut attributes: Attributes, more: Attributes) -> Attributes {
     attributes
 }
 
-fn count(n: u64) -> Vec<(Attributes, Value)> {
+pub(super) fn count(n: u64) -> Vec<(Attributes, Value)> {
     vec![(Vec::new(), Value::Count(n))]
 }
 
-fn distribution(d: &Distribution) -> Vec<(Attributes, Value)> {
+pub(super) fn distribution(d: &Distribution) -> Vec<(Attributes, Value)> {
     vec![(Vec::new(), Value::Distribution(d.clone()))]
 }
 
-fn text(text: &str) -> AttributeValue {
+pub(super) fn text(text: &str) -> AttributeValue {
     AttributeValue::Text(text.to_owned())
 }
 
@@ -305,6 +326,13 @@ pub fn of_path(path: &Path) -> Attributes {
     attributes
 }
 
+/// Attributes of a path in one direction.
+pub fn of_leg(leg: &Leg) -> Attributes {
+    let mut attributes = of_path(&leg.path);
+    attributes.push((a::DIRECTION, text(leg.direction.name())));
+    attributes
+}
+
 /// Attributes of a subject.
 pub fn of_subject(subject: &Subject) -> Attributes {
     let mut attributes = of_path(&subject.path);
@@ -318,6 +346,7 @@ pub fn of_condition(condition: &Condition) -> Attributes {
     let mut attributes = vec![(a::CONDITION, text(condition.key.name.name()))];
     match &condition.key.target {
         Target::Subject(subject) => attributes.extend(of_subject(subject)),
+        Target::Leg(leg) => attributes.extend(of_leg(leg)),
         Target::Drops { reason, direction } => {
             attributes.push((a::REASON, text(reason)));
             attributes.push((a::DIRECTION, text(direction.name())));

@@ -3,7 +3,7 @@
 use ratatui::text::Line;
 
 use super::{
-    conditions, detail, drops, footer, header, help,
+    conditions, detail, drops, footer, header, help, media,
     page::Page,
     pen::plain,
     signals,
@@ -104,6 +104,7 @@ fn page(snapshot: &Snapshot, view: &View, room: usize) -> Option<Page> {
     match view.panel {
         Panel::Subjects if view.detail => Some(detail::page(snapshot, view, room)),
         Panel::Subjects => None,
+        Panel::Media => Some(media::page(snapshot, view.theme, room)),
         Panel::Conditions => Some(conditions::page(snapshot, view.theme, room)),
         Panel::Drops => Some(drops::page(snapshot, room)),
         Panel::Signals => Some(signals::page(snapshot, view.theme, room)),

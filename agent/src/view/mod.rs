@@ -19,6 +19,7 @@ mod header;
 mod help;
 mod keys;
 mod layout;
+mod media;
 mod page;
 mod pen;
 mod signals;

@@ -15,6 +15,10 @@ impl Snapshot {
         tidy([&mut status.node, &mut status.version, &mut status.kernel]);
         status.conditions.iter_mut().for_each(condition);
         status.subjects.iter_mut().for_each(subject);
+        for leg in &mut status.media {
+            tidy([&mut leg.peer, &mut leg.direction]);
+            tidy(&mut leg.address);
+        }
         for drop in &mut status.drops {
             tidy([&mut drop.reason, &mut drop.side, &mut drop.direction, &mut drop.transport]);
         }

@@ -16,6 +16,8 @@ use ratatui::layout::Rect;
 pub enum Panel {
     /// The table of subjects.
     Subjects,
+    /// Paths that carry media.
+    Media,
     /// All conditions with all their evidence.
     Conditions,
     /// This host's drops.
@@ -25,7 +27,7 @@ pub enum Panel {
 }
 
 impl Panel {
-    const ALL: [Self; 4] = [Self::Subjects, Self::Conditions, Self::Drops, Self::Signals];
+    const ALL: [Self; 5] = [Self::Subjects, Self::Media, Self::Conditions, Self::Drops, Self::Signals];
 
     /// The next one.
     pub const fn next(self) -> Self {
@@ -41,6 +43,7 @@ impl Panel {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Subjects => "subjects",
+            Self::Media => "media",
             Self::Conditions => "conditions",
             Self::Drops => "drops",
             Self::Signals => "signals",

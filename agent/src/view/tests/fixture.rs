@@ -3,8 +3,8 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::model::status::{
-    AgentStatus, ConditionStatus, DropStatus, EvidenceStatus, HandshakeStatus, MapStatus, Quantiles,
-    RetransmitStatus, SignalStatus, Stamp, Status, SubjectStatus, TargetStatus, WaitStatus,
+    AgentStatus, ConditionStatus, DropStatus, EvidenceStatus, HandshakeStatus, MapStatus, MediaStatus,
+    Quantiles, RetransmitStatus, SignalStatus, Stamp, Status, SubjectStatus, TargetStatus, WaitStatus,
 };
 
 /// 03:00.
@@ -38,6 +38,7 @@ pub fn empty() -> Status {
         uptime: 11_520.0,
         conditions: vec![],
         subjects: vec![],
+        media: vec![],
         drops: vec![],
         signals: signals.map(|name| signal(name, None)).into(),
         maps: vec![
@@ -226,4 +227,44 @@ pub fn signal(name: &str, reason: Option<&str>) -> SignalStatus {
 
 fn map(name: &str, used: u64, limit: u64, evicted: u64) -> MapStatus {
     MapStatus { name: name.into(), used, limit, evicted }
+}
+
+/// A relay's paths: one loses, one is heard and does not answer.
+pub fn media() -> Status {
+    let leg = |peer: &str, direction: &str, packets: f64, loss: Option<f64>, bursts, age| MediaStatus {
+        peer: peer.into(),
+        direction: direction.into(),
+        datagrams: packets * 1.02,
+        bytes: packets * 170.0,
+        packets,
+        loss,
+        bursts,
+        reordered: bursts / 3,
+        jitter: Quantiles { p50: Some(0.001_4), p99: Some(0.009_6) },
+        age: Some(age),
+        media_age: Some(age),
+        trend: (0..40u8).map(|second| packets as f32 * (0.8 + 0.01 * f32::from(second))).collect(),
+        ..MediaStatus::default()
+    };
+    let mut status = quiet();
+    status.media = vec![
+        leg("fra-relay", "receive", 4810.0, Some(0.000_2), 3, 0.004),
+        leg("fra-relay", "transmit", 4795.0, Some(0.0), 0, 0.004),
+        leg("sin-relay", "receive", 2100.0, Some(0.064), 512, 0.011),
+        leg("sin-relay", "transmit", 2098.0, Some(0.0), 0, 0.011),
+        leg("203.0.113.0/24", "receive", 0.0, None, 0, 4.2),
+        leg("203.0.113.0/24", "transmit", 50.0, Some(0.0), 0, 0.02),
+    ];
+    status.media[4].datagrams = 1.0;
+    let mut loss = stall("", (512, 17_012), 12.0);
+    loss.name = "path_loss".into();
+    loss.target = TargetStatus {
+        peer: Some("sin-relay".into()),
+        direction: Some("receive".into()),
+        ..TargetStatus::default()
+    };
+    loss.blame = "path_receive".into();
+    loss.evidence.text = "6.4% of packets lost, in 512 bursts".into();
+    status.conditions.push(loss);
+    status
 }

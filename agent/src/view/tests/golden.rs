@@ -46,10 +46,18 @@ fn more_conditions_than_lines() {
 }
 
 #[test]
+fn media_panel() {
+    let mut user = User::before(fixture::media());
+    user.presses(KeyCode::Tab);
+    assert_snapshot!(user.look());
+}
+
+#[test]
 fn conditions_panel() {
     let mut status = fixture::a1();
     status.conditions.extend(fixture::others());
     let mut user = User::before(status);
+    user.presses(KeyCode::Tab);
     user.presses(KeyCode::Tab);
     assert_snapshot!(user.look());
 }
@@ -57,6 +65,7 @@ fn conditions_panel() {
 #[test]
 fn drops_panel() {
     let mut user = User::before(fixture::a1());
+    user.presses(KeyCode::Tab);
     user.presses(KeyCode::Tab);
     user.presses(KeyCode::Tab);
     assert_snapshot!(user.look());

@@ -153,7 +153,7 @@ fn filtering() {
 #[test]
 fn panels() {
     let mut user = User::before(fixture::a1());
-    for panel in [Panel::Conditions, Panel::Drops, Panel::Signals, Panel::Subjects] {
+    for panel in [Panel::Media, Panel::Conditions, Panel::Drops, Panel::Signals, Panel::Subjects] {
         user.presses(KeyCode::Tab);
         assert_eq!(user.view.panel, panel);
     }
