@@ -4,6 +4,8 @@
 //! (Page 1954; Reynolds & Stoumbos 1999 for Bernoulli trials). One addition, one clamp, one comparison per trial, and no
 //! window: a bad share of any size is found as soon as the evidence allows.
 
+use crate::model::Phase;
+
 /// Parameters of the test.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bernoulli {
@@ -77,11 +79,17 @@ impl Cusum {
         self.score = self.score.min(test.threshold);
     }
 
-    /// Halves the evidence: what is left counts half.
-    pub fn halve(&mut self) {
-        self.score /= 2.0;
-        self.n /= 2;
-        self.bad /= 2;
+    /// Follows its condition into a new phase: what is left counts half in recovery, and not at all once it is cleared.
+    pub fn follow(&mut self, phase: Phase) {
+        match phase {
+            Phase::Raised => {}
+            Phase::Recovering => {
+                self.score /= 2.0;
+                self.n /= 2;
+                self.bad /= 2;
+            }
+            Phase::Cleared => *self = Self::default(),
+        }
     }
 
     /// Whether it is an alarm.

@@ -35,11 +35,7 @@ impl HostDrops {
         self.packets = if self.cusum.n == 0 { 0 } else { self.packets + dropped };
         let look = Look { alarm, bad, any: true, good: if bad { -test.up() } else { test.down() } };
         let before = self.life.look(settings, at, look)?;
-        match self.life.phase() {
-            Phase::Raised => {}
-            Phase::Recovering => self.cusum.halve(),
-            Phase::Cleared => self.cusum = Cusum::default(),
-        }
+        self.cusum.follow(self.life.phase());
         Some(before)
     }
 

@@ -13,7 +13,9 @@ use super::{
     drops::HostDrops,
     lifecycle::Lifecycle,
     media::MediaJudge,
+    recent::Recent,
     stall::{Sample, Stall},
+    verdict::Verdict,
 };
 use crate::model::{
     Blame, Condition, ConditionKey, ConditionName, Counts, Direction, Distribution, Evidence, Interval,
@@ -23,8 +25,6 @@ use crate::model::{
 
 /// A subject without traffic, conditions or pending work for this long is forgotten.
 const FORGET: Duration = Duration::from_secs(900);
-/// Half-life of the recent past that blame looks at.
-const RECENT: Duration = Duration::from_secs(15);
 /// A bound is this many times the p99 of the path's round trip, where that is more than the configured one.
 const ROUND_TRIPS: u32 = 3;
 /// Established handshakes of a server's path before its hanging ones are judged: a peer that never completed one is a
@@ -74,47 +74,6 @@ struct SubjectState {
     current_rtt: Duration,
     established: u64,
     last_seen: Duration,
-}
-
-/// Decaying sums of what blame looks at.
-#[derive(Clone, Copy, Debug, Default)]
-struct Recent {
-    at: Duration,
-    segments: f64,
-    lost: f64,
-    handshakes: f64,
-    accept_queue: f64,
-    request_queue: f64,
-    unreachable: f64,
-    syn_repeated: u64,
-    pending: u64,
-}
-
-impl Recent {
-    fn decay_to(&mut self, at: Duration) {
-        let elapsed = at.saturating_sub(self.at);
-        self.at = at;
-        let factor = (-elapsed.as_secs_f64() / RECENT.as_secs_f64() * std::f64::consts::LN_2).exp();
-        for sum in [
-            &mut self.segments,
-            &mut self.lost,
-            &mut self.handshakes,
-            &mut self.accept_queue,
-            &mut self.request_queue,
-            &mut self.unreachable,
-        ] {
-            *sum *= factor;
-        }
-    }
-
-    fn add(&mut self, counts: &Counts) {
-        self.segments += counts.segments_out as f64;
-        self.lost += counts.lost() as f64;
-        self.handshakes += counts.handshakes() as f64;
-        self.accept_queue += counts.accept_queue_overflow as f64;
-        self.request_queue += counts.request_queue_overflow as f64;
-        self.unreachable += counts.outcome(Outcome::Unreachable) as f64;
-    }
 }
 
 impl Judge {
@@ -260,23 +219,10 @@ impl Judge {
 
     fn observe_media(&mut self, tick: &Tick, late: bool, transitions: &mut Vec<Transition>) {
         let dropped_here = tick.host.udp_receive_buffer.iter().map(|(_, packets)| packets).sum();
-        for media in self.media.observe(&self.settings, tick.at, &tick.media, dropped_here) {
-            let verdict = Verdict {
-                name: media.name,
-                blame: media.blame,
-                n: media.n,
-                bad: media.bad,
-                text: media.text,
-            };
-            self.settle(
-                tick.at,
-                Target::Leg(media.leg),
-                verdict,
-                media.life,
-                media.changed,
-                late,
-                transitions,
-            );
+        for (leg, verdict, life, changed) in
+            self.media.observe(&self.settings, tick.at, &tick.media, dropped_here)
+        {
+            self.settle(tick.at, Target::Leg(leg), verdict, life, changed, late, transitions);
         }
     }
 
@@ -409,15 +355,6 @@ struct Surroundings {
     stalling_paths: [usize; 2],
     /// Data of each path, all services together.
     paths: HashMap<Path, PathFacts>,
-}
-
-/// What a detector concludes, before it is a condition.
-struct Verdict {
-    name: ConditionName,
-    blame: Blame,
-    n: u64,
-    bad: u64,
-    text: String,
 }
 
 impl SubjectState {

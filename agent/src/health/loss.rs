@@ -83,11 +83,7 @@ impl PathLoss {
             good: good as f64 * test.down() - bad as f64 * test.up(),
         };
         let before = self.life.look(settings, at, look)?;
-        match self.life.phase() {
-            Phase::Raised => {}
-            Phase::Recovering => self.cusum.halve(),
-            Phase::Cleared => self.cusum = Cusum::default(),
-        }
+        self.cusum.follow(self.life.phase());
         Some(before)
     }
 

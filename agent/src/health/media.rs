@@ -10,6 +10,7 @@ use super::{
     lifecycle::Lifecycle,
     loss::{PathLoss, Sample},
     one_way::OneWay,
+    verdict::Verdict,
 };
 use crate::model::{Blame, ConditionName, Direction, Flows, Leg, LegTick, MediaCounts, Phase};
 
@@ -29,25 +30,8 @@ struct LegState {
     last_seen: Duration,
 }
 
-/// What is concluded of a leg in a look.
-pub struct Verdict {
-    /// About what.
-    pub leg: Leg,
-    /// What.
-    pub name: ConditionName,
-    /// Whose fault.
-    pub blame: Blame,
-    /// Trials.
-    pub n: u64,
-    /// Of these, bad.
-    pub bad: u64,
-    /// In words.
-    pub text: String,
-    /// The detector's life.
-    pub life: Lifecycle,
-    /// The phase before, where it changed.
-    pub changed: Option<Phase>,
-}
+/// About which leg, what, the detector's life, and the phase before where it changed.
+type Concluded = (Leg, Verdict, Lifecycle, Option<Phase>);
 
 impl MediaJudge {
     /// Takes the legs of one look; `dropped_here` are UDP datagrams that this host dropped meanwhile for want of room.
@@ -57,7 +41,7 @@ impl MediaJudge {
         at: Duration,
         legs: &[LegTick],
         dropped_here: u64,
-    ) -> Vec<Verdict> {
+    ) -> Vec<Concluded> {
         let mut verdicts = Vec::new();
         let mut quiet: BTreeSet<Leg> = self.standing().cloned().collect();
         // Which path the datagrams were of that this host dropped is not known: shared out by what each lost.
@@ -98,7 +82,7 @@ impl MediaJudge {
         at: Duration,
         tick: &LegTick,
         dropped_here: u64,
-        verdicts: &mut Vec<Verdict>,
+        verdicts: &mut Vec<Concluded>,
     ) {
         let state = self.legs.entry(tick.leg.clone()).or_default();
         if tick.counts.packets > 0 {
@@ -115,16 +99,14 @@ impl MediaJudge {
             let changed = state.loss.look(settings, at, sample);
             if changed.is_some() || state.loss.life().phase() != Phase::Cleared {
                 let (n, bad) = state.loss.evidence();
-                verdicts.push(Verdict {
-                    leg: tick.leg.clone(),
+                let verdict = Verdict {
                     name: ConditionName::PathLoss,
                     blame: Blame::PathReceive,
                     n,
                     bad,
                     text: format!("{:.1}% of packets lost, in {bad} bursts", 100.0 * state.loss.share()),
-                    life: *state.loss.life(),
-                    changed,
-                });
+                };
+                verdicts.push((tick.leg.clone(), verdict, *state.loss.life(), changed));
             }
         }
         let changed = state.one_way.look(settings, at, tick.flows);
@@ -134,16 +116,9 @@ impl MediaJudge {
                 Direction::Receive => (Blame::PathReceive, "nothing comes back on them"),
                 Direction::Transmit => (Blame::LocalProcess, "this host sends nothing on them"),
             };
-            verdicts.push(Verdict {
-                leg: tick.leg.clone(),
-                name: ConditionName::OneWayMedia,
-                blame,
-                n,
-                bad,
-                text: format!("{bad} of {n} media flows have fallen silent one way: {what}"),
-                life: *state.one_way.life(),
-                changed,
-            });
+            let text = format!("{bad} of {n} media flows have fallen silent one way: {what}");
+            let verdict = Verdict { name: ConditionName::OneWayMedia, blame, n, bad, text };
+            verdicts.push((tick.leg.clone(), verdict, *state.one_way.life(), changed));
         }
     }
 }

@@ -16,11 +16,13 @@ mod media;
 #[cfg(test)]
 mod media_simulation;
 mod one_way;
+mod recent;
 mod settings;
 mod shift;
 #[cfg(test)]
 mod simulation;
 mod stall;
+mod verdict;
 
 pub use blame::{FirstByteFacts, HandshakeFacts, blame_first_byte, blame_handshake, blame_response};
 pub use cusum::{Bernoulli, Cusum};

@@ -46,11 +46,7 @@ impl OneWay {
             (true, false) => test.down(),
         };
         let before = self.life.look(settings, at, Look { alarm: alarm && bad, bad, any: enough, good })?;
-        match self.life.phase() {
-            Phase::Raised => {}
-            Phase::Recovering => self.cusum.halve(),
-            Phase::Cleared => self.cusum = Cusum::default(),
-        }
+        self.cusum.follow(self.life.phase());
         Some(before)
     }
 

@@ -4,22 +4,15 @@ use std::time::Duration;
 
 use super::{
     Bernoulli, Cusum, Settings,
+    learned::{Learned, Learning},
     lifecycle::{Lifecycle, Look},
 };
 use crate::model::{Ages, Distribution, Interval, Phase};
 
 /// A raised condition's evidence is kept to about this many trials, so that it tells of now and not of yesterday.
 const EVIDENCE: u64 = 2000;
-/// Trials after which a learned share replaces the default.
-const LEARNED: u64 = 400;
-/// The learned share forgets by half when it rests on this many trials.
-const HISTORY: u64 = 20_000;
-/// Head-room over the learned share.
-const MARGIN: f64 = 1.5;
-/// The learned share moves `p0` no further than this.
-const HIGHEST_P0: f64 = 0.2;
-/// `p1` is at least this many times `p0`.
-const CONTRAST: f64 = 4.0;
+/// A subject's usual share of stalls is known after so many trials.
+const LEARNING: Learning = Learning { least: 400, most: 20_000, highest_p0: 0.2 };
 
 /// What one look says about one kind of stall.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +32,7 @@ pub struct Sample<'a> {
 pub struct Stall {
     cusum: Cusum,
     life: Lifecycle,
-    learned: (u64, u64),
+    learned: Learned,
     /// Stalls pending at the last look.
     pending: u64,
     recent: (u64, u64),
@@ -67,7 +60,7 @@ impl Stall {
 
         let test = self.test(settings);
         if !judged {
-            self.learn(good + bad, bad);
+            self.learned.add(&LEARNING, (good + bad, bad));
             return None;
         }
         let finished = self.cusum.observe(&test, good, bad);
@@ -78,7 +71,7 @@ impl Stall {
             self.recent = (self.recent.0 / 2, self.recent.1 / 2);
         }
         if self.life.phase() == Phase::Cleared && !alarm {
-            self.learn(finished.0, finished.1);
+            self.learned.add(&LEARNING, finished);
         }
         let look = Look {
             alarm,
@@ -87,30 +80,16 @@ impl Stall {
             good: good as f64 * test.down() - bad as f64 * test.up(),
         };
         let before = self.life.look(settings, at, look)?;
-        match self.life.phase() {
-            Phase::Raised => self.recent = (self.cusum.n, self.cusum.bad),
-            Phase::Recovering => self.cusum.halve(),
-            Phase::Cleared => self.cusum = Cusum::default(),
+        if self.life.phase() == Phase::Raised {
+            self.recent = (self.cusum.n, self.cusum.bad);
         }
+        self.cusum.follow(self.life.phase());
         Some(before)
-    }
-
-    fn learn(&mut self, n: u64, bad: u64) {
-        self.learned = (self.learned.0 + n, self.learned.1 + bad);
-        if self.learned.0 > HISTORY {
-            self.learned = (self.learned.0 / 2, self.learned.1 / 2);
-        }
     }
 
     /// The test with the learned share of this subject, frozen while its condition stands.
     fn test(&self, settings: &Settings) -> Bernoulli {
-        let test = settings.stall;
-        let (n, bad) = self.learned;
-        if n < LEARNED {
-            return test;
-        }
-        let p0 = (MARGIN * bad as f64 / n as f64).clamp(test.p0, HIGHEST_P0.max(test.p0));
-        Bernoulli { p0, p1: test.p1.max(CONTRAST * p0), ..test }
+        self.learned.test(&LEARNING, settings.stall)
     }
 
     /// `(trials, stalls)` of the excursion that raised it and since, or of the recent past.
@@ -190,9 +169,9 @@ mod tests {
     fn a_subject_that_always_had_some_stalls_is_judged_by_its_own_past() {
         let (mut stall, settings) = (Stall::default(), Settings::default());
         for _ in 0..1000 {
-            stall.learn(1, 0);
+            stall.learned.add(&LEARNING, (1, 0));
         }
-        stall.learn(20, 20);
+        stall.learned.add(&LEARNING, (20, 20));
         let test = stall.test(&settings);
         assert!((test.p0 - 1.5 * 20.0 / 1020.0).abs() < 1e-9 && test.p1 > 0.11);
     }
