@@ -52,8 +52,6 @@ pub mod seen {
     pub const TURN: u16 = 1 << 4;
     /// TURN's send and data indications, which carry datagrams that are not looked at.
     pub const TURN_DATA: u16 = 1 << 5;
-    /// The USERNAME of a request has been handed to user space.
-    pub const ANNOUNCED: u16 = 1 << 15;
 }
 
 /// Bit in [`Direction::kinds`] beside those of [`Kind`]: carried TURN channel data.

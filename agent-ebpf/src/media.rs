@@ -2,14 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{
-    bucket::Histogram,
-    counter::Direction,
-    demux::Kind,
-    flow::Flow,
-    key::{Address, Tuple},
-    rtp::Event,
-};
+use crate::{bucket::Histogram, counter::Direction, demux::Kind, flow::Flow, key::Address, rtp::Event};
 
 /// Index of the path that takes what finds no room.
 pub const OTHER_PATH: u32 = 0;
@@ -91,38 +84,12 @@ pub const JITTER_EVERY: u16 = 32;
 /// Of a path, both directions.
 pub type PathQuality = [Quality; 2];
 
-/// Longest USERNAME handed over; ICE's are `remote:local` of 4 to 32 characters each in practice (RFC 8445 §5.3
-/// allows 256).
-pub const LONGEST_NAME: usize = 96;
-
-/// First binding request with a USERNAME of a flow and direction.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct Announcement {
-    /// The flow.
-    pub tuple: Tuple,
-    /// When, monotonic nanoseconds.
-    pub at_ns: u64,
-    /// Transaction of the request.
-    pub transaction: [u8; 12],
-    /// [`Direction`] as its number.
-    pub direction: u8,
-    /// Zero.
-    pub reserved: u8,
-    /// Bytes of the name; more than [`LONGEST_NAME`] where it was cut.
-    pub length: u16,
-    /// The name, zero-filled.
-    pub name: [u8; LONGEST_NAME],
-}
-
 /// What the passes over the flow table shall do, written by user space before each.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct FlowScan {
     /// Monotonic nanoseconds: the "now" of this pass.
     pub now_ns: u64,
-    /// Emit flows of which a datagram came at or after this time.
-    pub touched_since_ns: u64,
     /// A direction is fresh where media came within this.
     pub fresh_ns: u64,
     /// It has just fallen silent where its last media is older than that and younger than this …
@@ -131,18 +98,8 @@ pub struct FlowScan {
     pub recent_ns: u64,
     /// Number of the pass: [`PathFlows`] of another pass count from zero.
     pub pass: u32,
-    /// Flows to emit, bits of [`wanted`]; 0: sum all up by path instead, in [`PathFlows`].
-    pub wanted: u32,
-}
-
-/// Which flows a pass emits.
-pub mod wanted {
-    /// All that were touched.
-    pub const TOUCHED: u32 = 1;
-    /// Of these, those that have no media in both directions yet.
-    pub const NOT_ACTIVE: u32 = 1 << 1;
-    /// Those that have fallen silent in a direction.
-    pub const SILENT: u32 = 1 << 2;
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// What a pass found of a path's flows; by direction.
@@ -151,8 +108,6 @@ pub mod wanted {
 pub struct PathFlows {
     /// The pass that this is of.
     pub pass: u32,
-    /// Flows touched.
-    pub flows: u32,
     /// With fresh media.
     pub fresh: [u32; 2],
     /// Silent, while the flow's other direction has fresh media: for how long is [`FlowScan::recent_ns`].
@@ -200,10 +155,8 @@ impl FlowScan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum MediaCounter {
-    /// Datagrams that entered the flow table's accounts, segments each: the numerator of coverage.
-    Counted = 0,
     /// Later fragments of IPv4 or IPv6: they have no ports.
-    Fragment,
+    Fragment = 0,
     /// IPv6 with more extension headers than are walked, or with ones that hide what follows.
     Extension,
     /// Headers that contradict themselves or end too soon.
@@ -226,21 +179,18 @@ pub enum MediaCounter {
     StreamCreated,
     /// Flows whose path found no room and counts as `~other`.
     PathFull,
-    /// Announcements that found the ring buffer full.
-    AnnouncementLost,
-    /// Records of a pass that did not fit.
-    ScanTruncated,
-    /// Flows seen by passes: the difference over one pass is how many there are.
-    ScannedFlow,
 }
 
 impl MediaCounter {
     /// Number of counters.
-    pub const COUNT: usize = 16;
+    pub const COUNT: usize = 12;
+    /// Datagrams, segments each, that are in nobody's account.
+    pub const NOT_COVERED: [Self; 6] =
+        [Self::Fragment, Self::Extension, Self::Malformed, Self::Vlan, Self::Segment, Self::FlowRefused];
 }
 
-const _: () =
-    assert!(size_of::<Traffic>() == 72 && size_of::<MediaKey>() == 24 && size_of::<Announcement>() == 160);
+const _: () = assert!(size_of::<Traffic>() == 72 && size_of::<MediaKey>() == 24);
+const _: () = assert!(MediaCounter::PathFull as usize + 1 == MediaCounter::COUNT);
 
 #[cfg(test)]
 mod tests {

@@ -11,9 +11,7 @@ use graylag_ebpf::{
     exchange::Exchange,
     flow::{Flow, Stream},
     key::{Address, PathKey, Peer, Tuple, UdpPort},
-    media::{
-        Announcement, FlowScan, MediaCounter, MediaKey, PathFlows, PathQuality, PathTraffic, Quality, Traffic,
-    },
+    media::{FlowScan, MediaCounter, MediaKey, PathFlows, PathQuality, PathTraffic, Quality, Traffic},
     record::{Conn, HalfOpen, HalfOpenRecord, PathRecord, PathStats, Scan, Waiting},
     rtp::{Cursor, Tally},
     table::Bucket,
@@ -97,9 +95,8 @@ fn layouts() -> Vec<(&'static str, Layout)> {
         layout!(Stream { flow, created, direction, last, cursor, tally }),
         layout!(Traffic { last_ns, last_media_ns, bytes, received, packets }),
         layout!(Quality { trouble, bursts, jitter }),
-        layout!(PathFlows { pass, flows, fresh, one_way, fell }),
-        layout!(FlowScan { now_ns, touched_since_ns, fresh_ns, fell_ns, recent_ns, pass, wanted }),
-        layout!(Announcement { tuple, at_ns, transaction, direction, reserved, length, name }),
+        layout!(PathFlows { pass, fresh, one_way, fell }),
+        layout!(FlowScan { now_ns, fresh_ns, fell_ns, recent_ns, pass, reserved }),
     ]
 }
 
@@ -118,8 +115,7 @@ fn maps_are_declared_with_the_sizes_of_the_contract() {
     const WORD: usize = size_of::<u32>();
     // An LPM key begins with the length of the prefix.
     let mut expected = vec![
-        ("ANNOUNCEMENTS", 0, 0),
-        ("CLOCK", WORD, size_of::<[u64; 3]>()),
+        ("CLOCK", WORD, size_of::<[u64; 2]>()),
         ("FLOWS", WORD, size_of::<Flow>()),
         ("FLOW_INDEX", WORD, size_of::<Bucket>()),
         ("FLOW_SCAN", WORD, size_of::<FlowScan>()),

@@ -24,12 +24,16 @@ use graylag_tests::{
 
 const SOON: Duration = Duration::from_secs(20);
 const PORT: u16 = 5004;
-const MEDIA: &str = "[media]\ninterfaces = [\"*\"]\n[limits]\nflows = 1024\npaths = 64";
 const SERVERS: [IpAddr; 2] = [address::SERVER_V4, address::SERVER_V6];
 
 /// On the server's host.
 fn agent(pair: &Pair) -> Agent {
-    let agent = Setup::watching(&[&pair.server]).inside(&pair.server).config(MEDIA).start();
+    agent_with(pair, 1024)
+}
+
+fn agent_with(pair: &Pair, flows: u32) -> Agent {
+    let media = format!("[media]\ninterfaces = [\"*\"]\n[limits]\nflows = {flows}\npaths = 64");
+    let agent = Setup::watching(&[&pair.server]).inside(&pair.server).config(&media).start();
     warm_up(pair, &agent);
     agent
 }
@@ -248,6 +252,36 @@ fn tags_options_and_extension_headers_are_seen_through() {
     frames.push(frame(&[], &ipv4(0, 0, damaged.len()), &damaged[..30]));
     raw::send(&pair.client, &frames);
     until(&agent, before, receive, Expected::default());
+    let media = agent.status().signals.into_iter().find(|signal| signal.name == "media").unwrap();
+    assert!(
+        media.coverage.is_some_and(|share| share < 1.0),
+        "three datagrams are in nobody's account: {media:?}"
+    );
+}
+
+#[test]
+fn flows_beyond_the_limit_are_counted_and_lower_the_coverage() {
+    let pair = Pair::new();
+    let agent = agent_with(&pair, 256);
+    // Both ways, so that each is settled and none is given up for another.
+    let calls: Vec<_> = (0..300).map(|i| joined(&pair, address::SERVER_V4, 20_000 + i)).collect();
+    for (outside, inside) in &calls {
+        outside.send(&Stream::audio(1).packet(0)).unwrap();
+        inside.send(&Stream::audio(2).packet(0)).unwrap();
+    }
+    let table = |s: &Scrape, name: &str| {
+        let of = |metric: &str| s.sum(metric, &[("graylag.map.name", name)]) as u64;
+        (of("graylag.agent.map.usage"), of("graylag.agent.map.limit"), of("graylag.agent.map.evicted"))
+    };
+    // Of the places a few may be lost to a bucket that is full.
+    agent.until(SOON, &(true, 256, true), |s| {
+        let (used, limit, refused) = table(s, "FLOWS");
+        (used > 250, limit, refused >= 2 * 44)
+    });
+    let coverage = |agent: &Agent| {
+        agent.status().signals.iter().find(|s| s.name == "media").and_then(|s| s.coverage).unwrap()
+    };
+    assert!(coverage(&agent) < 1.0);
 }
 
 #[test]
@@ -281,7 +315,13 @@ fn interfaces_come_and_go() {
         (counted(&agent.scrape(), "receive").received > before.0.received + 1).then_some(())
     });
     pair.server.ip(&["link", "del", "late0"]);
-    warm_up(&pair, &agent);
+    // The other one goes on being watched, to the packet. What came last here may wait for the next look.
+    thread::sleep(Duration::from_secs(1));
+    let before = both(&agent.scrape());
+    let (outside, _inside) = joined(&pair, address::SERVER_V4, PORT);
+    let sent = order(7, 0, 500, 20);
+    rtp::send(&outside, &Stream::audio(10), &sent);
+    until(&agent, before, expected(&sent), Expected::default());
 }
 
 /// Calls: flows with media both ways, a packet every 20 ms, each direction stopped on demand.

@@ -14,11 +14,6 @@ use graylag_ebpf::{
 
 use super::{kptr, media_maps as maps, packet::Packet};
 
-/// For measuring only: packets are spread over this many flows plus one, less one a power of two. Where it is 0, as
-/// always in production, the verifier removes what depends on it.
-#[unsafe(no_mangle)]
-static SPREAD: Global<u32> = Global::new(0);
-
 /// Inode of the namespace whose interfaces these programs are attached to.
 #[unsafe(no_mangle)]
 pub static MEDIA_NETNS: Global<u32> = Global::new(0);
@@ -43,8 +38,6 @@ pub struct Datagram {
     pub end: u32,
     /// TURN channel of the segment at hand, 0 for none.
     pub channel: u16,
-    /// For measuring: see [`SPREAD`].
-    turn: u16,
     /// Its way.
     pub direction: Direction,
     /// Place of its flow in the flow table.
@@ -119,7 +112,6 @@ impl Datagram {
             Direction::Transmit => (source, destination),
         };
         self.words[9] = u32::from(local) | u32::from(remote) << 16;
-        self.spread();
     }
 
     /// Turns the key round: this datagram as it would be seen on an interface that sends what another received.
@@ -127,18 +119,6 @@ impl Datagram {
     pub fn mirror(&mut self) {
         let [l0, l1, l2, l3, r0, r1, r2, r3, netns, ports] = self.words;
         self.words = [r0, r1, r2, r3, l0, l1, l2, l3, netns, ports.rotate_left(16)];
-    }
-
-    /// See [`SPREAD`].
-    #[inline(always)]
-    fn spread(&mut self) {
-        let mask = SPREAD.load();
-        if mask != 0 {
-            let turn = maps::turn();
-            self.words[9] ^= (turn & mask) << 16;
-            self.words[7] ^= ((turn & mask) >> 16).to_be();
-            self.turn = (turn >> mask.count_ones()) as u16;
-        }
     }
 
     /// Finds the segments, and what the first one is, TURN's framing taken off.
@@ -195,8 +175,6 @@ impl Datagram {
     /// The RTP header of the segment at hand.
     #[inline(always)]
     pub fn rtp(&self) -> Header {
-        let mut header = Header::parse(&self.head).unwrap_or_default();
-        header.sequence = header.sequence.wrapping_add(self.turn);
-        header
+        Header::parse(&self.head).unwrap_or_default()
     }
 }

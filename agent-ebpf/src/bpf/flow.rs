@@ -14,8 +14,8 @@ use aya_ebpf::{bindings::__sk_buff, macros::classifier, programs::TcContext};
 use graylag_ebpf::{
     counter::Direction,
     demux::Kind,
-    flow::{Flow, IN_CHANNEL, moment, seen},
-    key::{Address, Tuple},
+    flow::{Flow, IN_CHANNEL, moment},
+    key::Address,
     media::{MediaCounter, MediaKey, group},
     stun,
 };
@@ -108,7 +108,7 @@ extern "C" fn media_session(skb: *mut __sk_buff, datagram: *mut Datagram, flow: 
     if let Some((datagram, flow)) = unsafe { datagram.as_mut().zip(flow.as_mut()) } {
         // STUN begins with 0 to 3.
         if datagram.head[0] < 4 {
-            checked(Packet::new(skb), datagram, flow);
+            checked(datagram, flow);
         } else {
             secured(Packet::new(skb), datagram, flow);
         }
@@ -117,18 +117,10 @@ extern "C" fn media_session(skb: *mut __sk_buff, datagram: *mut Datagram, flow: 
 }
 
 #[inline(always)]
-fn checked(packet: Packet, datagram: &Datagram, flow: &mut Flow) {
+fn checked(datagram: &Datagram, flow: &mut Flow) {
     let head = &datagram.head;
     let header = stun::Header::parse([head[0], head[1], head[2], head[3]]);
-    let half = flow.half_mut(datagram.direction);
-    half.stun(moment(datagram.clock.coarse_ns), &header);
-    let is_request = header.class == stun::Class::Request && header.method == stun::BINDING;
-    if is_request
-        && half.stun & seen::ANNOUNCED == 0
-        && announce(packet, datagram.at, header.length, &flow.tuple, datagram.direction)
-    {
-        flow.half_mut(datagram.direction).stun |= seen::ANNOUNCED;
-    }
+    flow.half_mut(datagram.direction).stun(moment(datagram.clock.coarse_ns), &header);
 }
 
 #[inline(always)]
@@ -203,14 +195,4 @@ fn make(packet: Packet, datagram: &mut Datagram) -> u32 {
 fn path_of(remote: &Address) -> u32 {
     let (address, peer, prefix) = path::of_media(*remote);
     maps::path_index(&MediaKey { address, netns: MEDIA_NETNS.load(), peer, prefix, reserved: 0 })
-}
-
-/// Hands the USERNAME of a binding request to user space; false where there is none, or no room.
-#[inline(never)]
-fn announce(packet: Packet, at: u32, length: u16, tuple: &Tuple, direction: Direction) -> bool {
-    let Some(name) = stun::username(&Copied(packet), at, length) else { return false };
-    let Some(mut entry) = maps::announcement() else { return false };
-    maps::write_announcement(&mut entry, packet, at, &name, tuple, direction);
-    entry.submit(0);
-    true
 }

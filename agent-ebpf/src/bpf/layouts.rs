@@ -7,7 +7,7 @@ use graylag_ebpf::{
     ABI_VERSION,
     flow::{Flow, Stream},
     key::{PathKey, Peer, Tuple, UdpPort},
-    media::{Announcement, FlowScan, MediaKey, PathFlows, PathQuality, PathTraffic},
+    media::{FlowScan, MediaKey, PathFlows, PathQuality, PathTraffic},
     record::{Conn, HalfOpen, HalfOpenRecord, PathRecord, PathStats, Scan, Waiting},
 };
 
@@ -33,7 +33,6 @@ struct Layouts {
     path_quality: [PathQuality; 0],
     path_flows: [PathFlows; 0],
     flow_scan: [FlowScan; 0],
-    announcement: [Announcement; 0],
 }
 
 #[unsafe(no_mangle)]
@@ -57,5 +56,4 @@ static LAYOUTS: Layouts = Layouts {
     path_quality: [],
     path_flows: [],
     flow_scan: [],
-    announcement: [],
 };

@@ -11,17 +11,14 @@ use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_NOEXIST},
     helpers::generated::{bpf_jiffies64, bpf_loop},
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, Queue, RingBuf, ring_buf::RingBufEntry},
+    maps::{Array, HashMap, PerCpuArray, Queue},
 };
 use graylag_ebpf::{
     counter::Direction,
     flow::{Flow, Stream},
-    key::Tuple,
     media::{
-        Announcement, FlowScan, LONGEST_NAME, MediaCounter, MediaKey, OTHER_PATH, PathFlows, PathQuality,
-        PathTraffic, Quality, Traffic,
+        FlowScan, MediaCounter, MediaKey, OTHER_PATH, PathFlows, PathQuality, PathTraffic, Quality, Traffic,
     },
-    stun,
     table::{Bucket, Seed, hash},
 };
 
@@ -63,11 +60,9 @@ static FLOW_SCAN: Array<FlowScan> = Array::with_max_entries(1, 0);
 static PEER_GENERATION: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 static MEDIA_COUNTERS: PerCpuArray<[u64; MediaCounter::COUNT]> = PerCpuArray::with_max_entries(1, 0);
+/// Tick and time of the last look at the clock.
 #[map]
-static ANNOUNCEMENTS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
-/// Tick and time of the last look at the clock; turns, see [`turn`].
-#[map]
-static CLOCK: PerCpuArray<[u64; 3]> = PerCpuArray::with_max_entries(1, 0);
+static CLOCK: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);
 /// Where offloaded datagrams are copied to, several segments at a time.
 #[map]
 static SCRATCH: PerCpuArray<[u8; SCRATCH_BYTES]> = PerCpuArray::with_max_entries(1, 0);
@@ -242,16 +237,6 @@ pub fn path_index(key: &MediaKey) -> u32 {
     }
 }
 
-/// Room for an announcement.
-#[inline(always)]
-pub fn announcement() -> Option<RingBufEntry<Announcement>> {
-    let entry = ANNOUNCEMENTS.reserve::<Announcement>(0);
-    if entry.is_none() {
-        count(MediaCounter::AnnouncementLost, 1);
-    }
-    entry
-}
-
 /// Where segments are copied to.
 #[inline(always)]
 pub fn scratch() -> Option<&'static mut [u8; SCRATCH_BYTES]> {
@@ -262,7 +247,7 @@ pub fn scratch() -> Option<&'static mut [u8; SCRATCH_BYTES]> {
 /// Copies up to `left` bytes of a packet from `at` on; how many.
 #[inline(always)]
 pub fn fill_scratch(scratch: &mut [u8; SCRATCH_BYTES], packet: Packet, at: u32, left: u32) -> Option<u32> {
-    // As in `write_announcement`.
+    // One less than is copied, bounded, plus one: Linux 6.1's verifier learns from neither "not 0" nor a difference.
     let mut less = u64::from(left).wrapping_sub(1);
     if less >= SCRATCH_BYTES as u64 && left != 0 {
         less = SCRATCH_BYTES as u64 - 1;
@@ -324,49 +309,6 @@ pub fn repeat<T, F: Fn(&mut T) -> bool>(times: u32, _step: F, state: &mut T) {
     // SAFETY: a callback of that signature.
     unsafe {
         bpf_loop(times, trampoline::<T, F> as *mut c_void, (&raw mut *state).cast(), 0);
-    }
-}
-
-/// Counts runs of the programs on this CPU; only where they are measured.
-#[inline(always)]
-pub fn turn() -> u32 {
-    let Some(clock) = CLOCK.get_ptr_mut(0) else { return 0 };
-    // SAFETY: per-CPU map memory.
-    unsafe {
-        (*clock)[2] += 1;
-        (*clock)[2] as u32
-    }
-}
-
-/// Fills an announcement.
-#[inline(always)]
-pub fn write_announcement(
-    entry: &mut RingBufEntry<Announcement>,
-    packet: Packet,
-    message: u32,
-    name: &stun::Place,
-    tuple: &Tuple,
-    direction: Direction,
-) {
-    const TRANSACTION: u32 = 8;
-    let to = entry.as_mut_ptr();
-    clear(to);
-    // SAFETY: room for one announcement, all of which is written.
-    unsafe {
-        (&raw mut (*to).tuple).write(*tuple);
-        (&raw mut (*to).at_ns).write(kptr::now());
-        (&raw mut (*to).direction).write(direction as u8);
-        (&raw mut (*to).length).write(name.length);
-        packet.copy(message + TRANSACTION, (&raw mut (*to).transaction).cast(), 12);
-        // One less than is kept, bounded, plus one: Linux 6.1's verifier learns from neither "not 0" nor a difference.
-        let mut less = u64::from(name.length).wrapping_sub(1);
-        if less >= LONGEST_NAME as u64 && name.length != 0 {
-            less = LONGEST_NAME as u64 - 1;
-        }
-        asm!("{less} = {less}", less = inout(reg) less);
-        if less < LONGEST_NAME as u64 {
-            packet.copy(name.at, (&raw mut (*to).name).cast(), less as u32 + 1);
-        }
     }
 }
 

@@ -16,6 +16,7 @@ use std::{
 use graylag_ebpf::{
     counter::Counter,
     key::{PathKey, Role},
+    media::MediaCounter,
     record::waiting,
 };
 
@@ -47,6 +48,9 @@ pub struct Aggregator {
     host: HostTotals,
     usage: Usage,
     counters: [u64; Counter::COUNT],
+    media_counters: [u64; MediaCounter::COUNT],
+    /// Datagrams of all paths, since start.
+    datagrams: u64,
     last_at: Option<Duration>,
     reviewed_at: Duration,
 }
@@ -105,6 +109,8 @@ pub struct Coverage {
     pub connections: Option<f64>,
     /// Handshakes tracked of those that reached a listener.
     pub half_open: Option<f64>,
+    /// Datagrams counted of those that came by.
+    pub media: Option<f64>,
 }
 
 impl Aggregator {
@@ -122,6 +128,8 @@ impl Aggregator {
             host: HostTotals::default(),
             usage: Usage::default(),
             counters: [0; Counter::COUNT],
+            media_counters: [0; MediaCounter::COUNT],
+            datagrams: 0,
             last_at: None,
             reviewed_at: at,
         }
@@ -180,15 +188,24 @@ impl Aggregator {
         self.counters[counter as usize]
     }
 
+    /// One of the flow programs' own counters.
+    pub const fn media_counter(&self, counter: MediaCounter) -> u64 {
+        self.media_counters[counter as usize]
+    }
+
     /// How much of what there was has been seen.
     pub fn coverage(&self) -> Coverage {
         let share = |seen, full| {
             let (seen, full) = (self.counter(seen), self.counter(full));
             (seen > 0).then(|| 1.0 - full as f64 / seen as f64)
         };
+        let missed: u64 =
+            MediaCounter::NOT_COVERED.into_iter().map(|counter| self.media_counter(counter)).sum();
+        let all = self.datagrams + missed;
         Coverage {
             connections: share(Counter::ConnectionSeen, Counter::ConnectionFull),
             half_open: share(Counter::HalfOpenSeen, Counter::HalfOpenFull),
+            media: (all > 0).then(|| self.datagrams as f64 / all as f64),
         }
     }
 
@@ -198,7 +215,7 @@ impl Aggregator {
         let since = self.last_at.unwrap_or(at);
         let elapsed = at.saturating_sub(since);
         self.last_at = Some(at);
-        (self.usage, self.counters) = (seen.usage, seen.counters);
+        (self.usage, self.counters, self.media_counters) = (seen.usage, seen.counters, seen.media_counters);
 
         let mut counts = self.differences(seen);
         let mut pending = self.pending(seen);
@@ -229,6 +246,7 @@ impl Aggregator {
             self.media.rank(at, &troubled.legs);
         }
         let media = self.media.absorb(&seen.media, &self.naming, at, since);
+        self.datagrams += media.iter().flat_map(|leg| leg.counts.datagrams).sum::<u64>();
         let host = self.host_tick(seen);
         self.host.remember_rates(&host, elapsed);
         Tick { at, elapsed, late, subjects, media, host }

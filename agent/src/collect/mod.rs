@@ -11,7 +11,7 @@ use anyhow::Result;
 use graylag_ebpf::{
     counter::Counter,
     key::{PathKey, UdpPort},
-    media::{MediaKey, PathFlows, PathQuality, PathTraffic},
+    media::{MediaCounter, MediaKey, PathFlows, PathQuality, PathTraffic},
     record::{HalfOpen, Waiting, waiting},
 };
 
@@ -56,6 +56,8 @@ pub struct Observation {
     pub udp_drops: Vec<(UdpPort, u64)>,
     /// Media of every path, cumulative but for the flows.
     pub media: Vec<MediaPath>,
+    /// The flow programs' own counters.
+    pub media_counters: [u64; MediaCounter::COUNT],
     /// The programs' own counters.
     pub counters: [u64; Counter::COUNT],
     /// Counters of the host, where they could be read.
@@ -86,6 +88,8 @@ pub struct Usage {
     pub connections: u64,
     /// `HALF_OPEN`.
     pub half_open: u64,
+    /// `MEDIA_PATHS`.
+    pub media_paths: u64,
 }
 
 /// Takes the looks.
@@ -202,11 +206,13 @@ impl Collector {
         if !self.interfaces.is_empty() {
             self.watch_interfaces();
             self.kernel.media_paths(at_ns, |key, traffic, quality, flows| {
+                seen.usage.media_paths += 1;
                 let traffic = sum(traffic);
                 if traffic.iter().any(|half| half.last_ns > 0) {
                     seen.media.push(MediaPath { key: *key, traffic, quality: *quality, flows: *flows });
                 }
             })?;
+            seen.media_counters = self.kernel.media_counters()?;
         }
         if seen.usage.paths as f64 > CROWDED * self.path_limit as f64 {
             seen.forgotten = self.forget_idle_paths(at_ns)?;
@@ -243,8 +249,7 @@ impl Collector {
         let oldest = at_ns.saturating_sub(IDLE_PATH.as_nanos() as u64);
         self.kernel.paths(0, |key, stats| {
             // One that is just being made has no time yet.
-            let idle_since = Some(stats.touched_ns).filter(|touched| *touched != 0);
-            if idle_since.is_some_and(|touched| touched < oldest) && !key.is_other() {
+            if stats.touched_ns != 0 && stats.touched_ns < oldest && !key.is_other() {
                 idle.push(*key);
             }
         })?;

@@ -1,10 +1,11 @@
 //! What does not change while the agent runs: the node, the kernel, what could be attached.
 
-use graylag_ebpf::counter::Counter;
+use graylag_ebpf::{counter::Counter, media::MediaCounter};
 
 use crate::{
     aggregate::{Aggregator, Coverage},
     kernel::{Kernel, ProgramState, programs::Signal, settings::Limits},
+    model::status::MapStatus,
     telemetry::AgentFacts,
 };
 
@@ -102,6 +103,7 @@ impl Facts {
                     Availability::Full,
                     Signal::HandshakeClient | Signal::Response | Signal::Loss | Signal::Segments,
                 ) => measured.connections.unwrap_or(1.0),
+                (Availability::Full, Signal::Media) => measured.media.unwrap_or(1.0),
                 (Availability::Full, _) => 1.0,
             };
             Some((signal.name(), share))
@@ -109,12 +111,31 @@ impl Facts {
         self.signals().filter_map(share).collect()
     }
 
-    /// `(map, limit, found no room)`.
-    pub fn maps(&self, aggregator: &Aggregator) -> Vec<(&'static str, u64, u64)> {
+    /// Tables of which somebody should know how full they are.
+    pub fn maps(&self, aggregator: &Aggregator) -> Vec<MapStatus> {
         let Some(limits) = self.limits else { return Vec::new() };
+        let usage = aggregator.usage();
+        let used = [usage.paths, usage.connections, usage.half_open];
         let evicted = [Counter::PathFull, Counter::ConnectionFull, Counter::HalfOpenFull];
-        let maps = limits.maps().into_iter().zip(evicted);
-        maps.map(|((map, limit), counter)| (map, u64::from(limit), aggregator.counter(counter))).collect()
+        let mut maps: Vec<MapStatus> = limits
+            .maps()
+            .into_iter()
+            .zip(used.into_iter().zip(evicted))
+            .map(|((name, limit), (used, counter))| map(name, used, limit, aggregator.counter(counter)))
+            .collect();
+        if limits.media() {
+            let counter = |counter| aggregator.media_counter(counter);
+            // Places are given out once, and then change hands.
+            let given = |created| counter(created).min(u64::from(limits.flows));
+            let flows = given(MediaCounter::FlowCreated);
+            let streams = given(MediaCounter::StreamCreated);
+            maps.extend([
+                map("FLOWS", flows, limits.flows, counter(MediaCounter::FlowRefused)),
+                map("STREAMS", streams, limits.flows, counter(MediaCounter::StreamRefused)),
+                map("MEDIA_PATHS", usage.media_paths, limits.media_paths(), counter(MediaCounter::PathFull)),
+            ]);
+        }
+        maps
     }
 
     pub(super) fn agent_facts(&self) -> AgentFacts {
@@ -124,6 +145,10 @@ impl Facts {
             ..AgentFacts::default()
         }
     }
+}
+
+fn map(name: &str, used: u64, limit: u32, evicted: u64) -> MapStatus {
+    MapStatus { name: name.into(), used, limit: limit.into(), evicted }
 }
 
 /// `uname -r`.

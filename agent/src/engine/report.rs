@@ -11,9 +11,8 @@ use crate::{
         Condition, Counts, Distribution, Leg, MediaCounts, Outcome, Phase, Retransmit, Subject, Target,
         drops,
         status::{
-            AgentStatus, ConditionStatus, DropStatus, EvidenceStatus, HandshakeStatus, MapStatus,
-            MediaStatus, Quantiles, RetransmitStatus, SignalStatus, Status, SubjectStatus, TargetStatus,
-            WaitStatus,
+            AgentStatus, ConditionStatus, DropStatus, EvidenceStatus, HandshakeStatus, MediaStatus,
+            Quantiles, RetransmitStatus, SignalStatus, Status, SubjectStatus, TargetStatus, WaitStatus,
         },
     },
     telemetry::transport_name,
@@ -37,7 +36,7 @@ impl Inner {
             media: self.media(now),
             drops: self.drops(),
             signals: self.signals(),
-            maps: self.maps(),
+            maps: self.agent.maps.clone(),
             agent: AgentStatus {
                 late: self.late.as_secs_f64(),
                 export_dropped: self.agent.export_dropped,
@@ -181,23 +180,6 @@ impl Inner {
             }
         };
         self.facts.signals().map(status).collect()
-    }
-
-    fn maps(&self) -> Vec<MapStatus> {
-        let usage = self.aggregator.usage();
-        let used = |name| match name {
-            "PATHS" => usage.paths,
-            "CONNS" => usage.connections,
-            _ => usage.half_open,
-        };
-        let maps = self.agent.maps.iter();
-        maps.map(|(name, limit, evicted)| MapStatus {
-            name: (*name).into(),
-            used: used(*name),
-            limit: *limit,
-            evicted: *evicted,
-        })
-        .collect()
     }
 }
 

@@ -163,19 +163,16 @@ const FRESH: Duration = Duration::from_millis(1500);
 const FELL: Duration = Duration::from_secs(5);
 /// After this nobody expects any.
 const RECENT: Duration = Duration::from_secs(300);
-/// A flow without a datagram for this long is over.
-const TOUCHED: Duration = Duration::from_secs(60);
 
 /// The pass that sums all flows up by path.
 pub const fn sum_up(now_ns: u64, pass: u32) -> FlowScan {
     FlowScan {
         now_ns,
-        touched_since_ns: now_ns.saturating_sub(TOUCHED.as_nanos() as u64),
         fresh_ns: FRESH.as_nanos() as u64,
         fell_ns: FELL.as_nanos() as u64,
         recent_ns: RECENT.as_nanos() as u64,
         pass,
-        wanted: 0,
+        reserved: 0,
     }
 }
 

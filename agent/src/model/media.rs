@@ -59,13 +59,13 @@ pub struct MediaCounts {
     pub datagrams: [u64; GROUPS],
     /// RTP packets of valid streams, once each.
     pub packets: u64,
-    /// RTP packets that will not come any more: their number has left the window of 64.
+    /// RTP packets that had not come when a higher number came, less those that came late within the window of 64.
     pub lost: u64,
     /// Came after a higher number, within the window.
     pub reordered: u64,
     /// Came again.
     pub duplicated: u64,
-    /// Bursts of loss that are over, by length ([`graylag_ebpf::media::burst_bucket`]).
+    /// Bursts of loss, by length ([`graylag_ebpf::media::burst_bucket`]).
     pub bursts: [u64; BURST_BUCKETS],
     /// Interarrival jitter (RFC 3550 §6.4.1), a sample for each 32nd packet of a stream.
     pub jitter: Distribution,

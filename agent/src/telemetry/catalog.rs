@@ -103,7 +103,7 @@ pub mod attribute {
             BLAME,
             "`local_host`, `local_process`, `path_transmit`, `path_receive`, `peer_host`, `peer_application`, `unknown`",
         ),
-        (MAP, "`PATHS`, `CONNS`, `HALF_OPEN`"),
+        (MAP, "`PATHS`, `CONNS`, `HALF_OPEN`; for media `FLOWS`, `STREAMS`, `MEDIA_PATHS`"),
         (PROGRAM, "see `graylag check`"),
         (SIGNAL, "see `graylag check`"),
     ];
@@ -172,7 +172,7 @@ catalog! {
     RtpPacketCount: "graylag.rtp.packet.count", Counter, "{packet}",
         [a::PEER, a::ADDRESS, a::DIRECTION], "RTP packets of valid streams, once each";
     RtpPacketLost: "graylag.rtp.packet.lost", Counter, "{packet}",
-        [a::PEER, a::ADDRESS, a::DIRECTION], "RTP packets that were missing when their number had left the window of 64";
+        [a::PEER, a::ADDRESS, a::DIRECTION], "RTP packets that had not come when a higher number came; what comes late, within 64 numbers, is taken off the next ones";
     RtpPacketReordered: "graylag.rtp.packet.reordered", Counter, "{packet}",
         [a::PEER, a::ADDRESS, a::DIRECTION], "RTP packets that came after a higher number, within the window";
     RtpPacketDuplicated: "graylag.rtp.packet.duplicated", Counter, "{packet}",

@@ -6,7 +6,7 @@ use crate::{
     aggregate::{Aggregator, Ended, Series},
     model::{
         Ages, Condition, Counts, Direction, Distribution, Leg, Outcome, Path, Pending, Retransmit, Subject,
-        Target, Transport, drops,
+        Target, Transport, drops, status::MapStatus,
     },
 };
 
@@ -67,7 +67,7 @@ pub struct Point {
 #[derive(Clone, Debug, Default)]
 pub struct AgentFacts {
     /// `(map, limit, found no room)`.
-    pub maps: Vec<(&'static str, u64, u64)>,
+    pub maps: Vec<MapStatus>,
     /// `(program, attached)`.
     pub programs: Vec<(&'static str, bool)>,
     /// `(program, nanoseconds, runs)`, where measured.
@@ -158,16 +158,9 @@ impl Known<'_> {
                     .chain(self.cleared.iter().map(|c| self.point(of_condition(c), Value::Level(0))))
                     .collect()
             }
-            Id::MapUsage => {
-                let usage = self.aggregate.usage();
-                let maps =
-                    [("PATHS", usage.paths), ("CONNS", usage.connections), ("HALF_OPEN", usage.half_open)];
-                maps.iter()
-                    .map(|(map, n)| self.point(vec![(a::MAP, text(map))], Value::Level(*n as i64)))
-                    .collect()
-            }
-            Id::MapLimit => self.maps(|limit, _| Value::Level(limit as i64)),
-            Id::MapEvicted => self.maps(|_, evicted| Value::Count(evicted)),
+            Id::MapUsage => self.maps(|map| Value::Level(map.used as i64)),
+            Id::MapLimit => self.maps(|map| Value::Level(map.limit as i64)),
+            Id::MapEvicted => self.maps(|map| Value::Count(map.evicted)),
             Id::ProgramTime => self.program_times(|nanoseconds, _| Value::Seconds(nanoseconds as f64 * 1e-9)),
             Id::ProgramRun => self.program_times(|_, runs| Value::Count(runs)),
             Id::ProgramAttached => {
@@ -251,10 +244,8 @@ impl Known<'_> {
         self.aggregate.host().drops.iter().map(point).collect()
     }
 
-    fn maps(&self, value: impl Fn(u64, u64) -> Value) -> Vec<Point> {
-        let point = |(map, limit, evicted): &(&str, u64, u64)| {
-            self.point(vec![(a::MAP, text(map))], value(*limit, *evicted))
-        };
+    fn maps(&self, value: impl Fn(&MapStatus) -> Value) -> Vec<Point> {
+        let point = |map: &MapStatus| self.point(vec![(a::MAP, text(&map.name))], value(map));
         self.agent.maps.iter().map(point).collect()
     }
 

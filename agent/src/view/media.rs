@@ -34,7 +34,15 @@ pub fn page(status: &Snapshot, theme: Theme, room: usize) -> Page {
     let silent = status.media.len() - legs.len();
     let mut page = Page::titled(format!("media, by path and direction: {}", legs.len()));
     if legs.is_empty() {
-        page.say("no UDP seen on the interfaces that are watched", room);
+        let watched = status.signals.iter().any(|signal| signal.name == "media");
+        page.say(
+            if watched {
+                "no UDP seen lately on the interfaces that are watched"
+            } else {
+                "not watched: name interfaces in the configuration, [media] interfaces = [\"*\"]"
+            },
+            room,
+        );
         return page;
     }
     legs.sort_by(|a, b| {
