@@ -25,6 +25,7 @@ pub mod media;
 pub mod offsets;
 pub mod outcome;
 pub mod record;
+pub mod relay;
 pub mod rtp;
 pub mod stun;
 pub mod table;

@@ -238,8 +238,8 @@ pub struct Scan {
     pub touched_since_ns: u64,
     /// Bits of [`waiting`].
     pub kinds: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Number of the pass over all open files under way.
+    pub pass: u32,
 }
 
 #[cfg(test)]

@@ -325,7 +325,9 @@ impl Drop for Agent {
         if std::thread::panicking() {
             eprintln!("the agent said:\n{}", self.process.output().join("\n"));
             let of_itself = |line: &&str| {
-                ["_agent_", "_tcp_handshake_count", "_syn_", "_segment_"].iter().any(|n| line.contains(n))
+                ["_agent_", "_tcp_handshake_count", "_syn_", "_segment_", "_relay_"]
+                    .iter()
+                    .any(|n| line.contains(n))
             };
             let metrics = self.get("/metrics").map(|(_, text)| text).unwrap_or_default();
             eprintln!("and counted:\n{}", metrics.lines().filter(of_itself).collect::<Vec<_>>().join("\n"));
@@ -380,7 +382,7 @@ impl Watch {
 /// What a condition is about, on a line.
 pub fn about(condition: &ConditionStatus) -> String {
     let t = &condition.target;
-    [&t.peer, &t.address, &t.service, &t.role, &t.reason, &t.direction]
+    [&t.peer, &t.address, &t.service, &t.role, &t.process, &t.reason, &t.direction]
         .into_iter()
         .flatten()
         .cloned()

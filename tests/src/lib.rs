@@ -19,6 +19,7 @@ pub mod raw;
 pub mod rtp;
 pub mod servers;
 pub mod traffic;
+pub mod turn;
 pub mod udp;
 
 use std::{

@@ -13,6 +13,7 @@ use graylag_ebpf::{
     key::{Address, PathKey, Peer, Tuple, UdpPort},
     media::{FlowScan, MediaCounter, MediaKey, PathFlows, PathQuality, PathTraffic, Quality, Traffic},
     record::{Conn, HalfOpen, HalfOpenRecord, PathRecord, PathStats, Scan, Waiting},
+    relay::{SocketMedia, SocketRecord},
     rtp::{Cursor, Tally},
     table::Bucket,
 };
@@ -73,7 +74,7 @@ fn layouts() -> Vec<(&'static str, Layout)> {
         layout!(Waiting { path, kind, id, since_ns, syn_retransmitted, reserved }),
         layout!(HalfOpenRecord { tuple, state }),
         layout!(PathRecord { key, reserved, stats }),
-        layout!(Scan { touched_since_ns, kinds, reserved }),
+        layout!(Scan { touched_since_ns, kinds, pass }),
         layout!(MediaKey { address, netns, peer, prefix, reserved }),
         layout!(Cursor {
             ssrc,
@@ -96,6 +97,8 @@ fn layouts() -> Vec<(&'static str, Layout)> {
         layout!(Traffic { last_ns, last_media_ns, bytes, received, packets }),
         layout!(Quality { trouble, bursts, jitter }),
         layout!(PathFlows { pass, fresh, one_way, fell }),
+        layout!(SocketMedia { began_ns, received, sent, dropped, sources, process, pass, command }),
+        layout!(SocketRecord { id, queued, reserved, media }),
         layout!(FlowScan { now_ns, fresh_ns, fell_ns, recent_ns, pass, reserved }),
     ]
 }

@@ -141,6 +141,7 @@ fn defaults_of_the_detectors_are_those_of_the_code() {
         ("one_way.p0", s.one_way.p0.to_string()),
         ("one_way.p1", s.one_way.p1.to_string()),
         ("one_way.threshold", s.one_way.threshold.to_string()),
+        ("relay_learning", format!("{:?}", s.relay_learning)),
         ("drops_least", s.drops_least.to_string()),
         ("drops_share", s.drops_share.to_string()),
         ("shift.slack", s.shift.slack.to_string()),

@@ -59,6 +59,7 @@ pub(crate) fn test() -> Result<()> {
         "nginx-light",
         "haproxy",
         "postgresql",
+        "coturn",
         "python3-venv",
         "qemu-system-x86",
         "busybox-static",

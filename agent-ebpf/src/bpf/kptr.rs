@@ -183,6 +183,42 @@ impl TcpCounters for StableTcpSock {
     }
 }
 
+/// `socket.sk`.
+#[inline(always)]
+pub fn sock_of(socket: *mut c_void) -> Option<*mut c_void> {
+    // SAFETY: the verifier knows it to be a `struct socket`.
+    let sk: *mut c_void = unsafe { Direct::load(socket, &SOCKET_SK) };
+    (!sk.is_null()).then_some(sk)
+}
+
+/// A `struct task_struct`.
+#[derive(Clone, Copy)]
+pub struct Task {
+    raw: *mut c_void,
+}
+
+impl Task {
+    /// Wraps a pointer that the verifier knows to be a task and not null.
+    #[inline(always)]
+    pub fn new(raw: *mut c_void) -> Self {
+        Self { raw }
+    }
+
+    /// `tgid`: what user space calls its process.
+    #[inline(always)]
+    pub fn process(self) -> u32 {
+        // SAFETY: the constructor's contract.
+        unsafe { Direct::load(self.raw, &TASK_TGID) }
+    }
+
+    /// `comm`, zero-filled.
+    #[inline(always)]
+    pub fn command(self) -> [u8; 16] {
+        // SAFETY: the constructor's contract.
+        unsafe { Probe::load(self.raw, &TASK_COMM) }
+    }
+}
+
 /// A `struct sock`, or a `struct request_sock` where only `sock_common` is read.
 pub struct Sock<L> {
     raw: *mut c_void,
@@ -312,6 +348,15 @@ impl<L: Load> Sock<L> {
     pub fn request_queue_full(&self) -> bool {
         let (length, backlog) = (self.get::<u32>(&ICSK_QLEN), self.get::<u32>(&SK_MAX_ACK_BACKLOG));
         length > backlog || (length == backlog && REQUEST_QUEUE_FULL_AT_BACKLOG.load() != 0)
+    }
+
+    /// Memory of what waits in a UDP socket's receive queue, bytes (`udp_rqueue_get`): what was read and is not yet given back
+    /// does not count.
+    #[inline(always)]
+    pub fn udp_queued(&self) -> u32 {
+        // SAFETY: as for `probe`; the caller knows that it is a UDP socket.
+        let deficit = unsafe { Probe::load::<i32>(self.raw, &UDP_FORWARD_DEFICIT) };
+        self.get::<i32>(&SK_RMEM_ALLOC).saturating_sub(deficit).max(0) as u32
     }
 
     /// `icsk_ca_state`, the low five bits of its byte.

@@ -9,6 +9,7 @@ use graylag_ebpf::{
     key::{PathKey, Peer, Tuple, UdpPort},
     media::{FlowScan, MediaKey, PathFlows, PathQuality, PathTraffic},
     record::{Conn, HalfOpen, HalfOpenRecord, PathRecord, PathStats, Scan, Waiting},
+    relay::{SocketMedia, SocketRecord},
 };
 
 /// Every type of the ABI; the arrays take no room.
@@ -33,6 +34,8 @@ struct Layouts {
     path_quality: [PathQuality; 0],
     path_flows: [PathFlows; 0],
     flow_scan: [FlowScan; 0],
+    socket_media: [SocketMedia; 0],
+    socket_record: [SocketRecord; 0],
 }
 
 #[unsafe(no_mangle)]
@@ -56,4 +59,6 @@ static LAYOUTS: Layouts = Layouts {
     path_quality: [],
     path_flows: [],
     flow_scan: [],
+    socket_media: [],
+    socket_record: [],
 };

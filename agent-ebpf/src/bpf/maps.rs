@@ -248,5 +248,5 @@ pub fn is_listening(port: &UdpPort) -> bool {
 #[inline(always)]
 pub fn scan() -> Scan {
     // SAFETY: see the module.
-    SCAN.get_ptr(0).map_or(Scan { touched_since_ns: 0, kinds: 0, reserved: 0 }, |scan| unsafe { *scan })
+    SCAN.get_ptr(0).map_or(Scan { touched_since_ns: 0, kinds: 0, pass: 0 }, |scan| unsafe { *scan })
 }

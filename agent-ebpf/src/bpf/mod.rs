@@ -16,6 +16,7 @@ mod packet;
 mod path;
 mod payload;
 mod probe;
+mod relay;
 mod response;
 mod scan;
 mod segment;

@@ -4,6 +4,7 @@
 mod delta;
 mod media;
 mod naming;
+mod relay;
 mod series;
 mod window;
 
@@ -18,17 +19,19 @@ use graylag_ebpf::{
     key::{PathKey, Role},
     media::MediaCounter,
     record::waiting,
+    relay::SocketRecord,
 };
 
 pub use media::Media;
 pub use naming::{Naming, PeerName, ServiceName, address};
+pub use relay::Relays;
 pub use series::{Ended, Series, SeriesSet, Tally};
 
 use crate::{
     collect::{Observation, Packed, Usage},
     model::{
-        Counts, Direction, Drops, HostTick, Leg, OTHER, Outcome, Path, Pending, Subject, SubjectTick, Tick,
-        Transport, drops,
+        Counts, Direction, Drops, HostTick, Leg, OTHER, Outcome, Path, Pending, RelayTick, Subject,
+        SubjectTick, Tick, Transport, drops,
     },
 };
 
@@ -43,6 +46,7 @@ pub struct Aggregator {
     paths: SeriesSet<Path>,
     listeners: SeriesSet<Arc<str>>,
     media: Media,
+    relays: Relays,
     pending_before: HashSet<Subject>,
     longest_waits: BTreeMap<Subject, Duration>,
     host: HostTotals,
@@ -97,6 +101,8 @@ pub struct Troubled {
     pub subjects: BTreeSet<Subject>,
     /// Paths, by direction.
     pub legs: BTreeSet<Leg>,
+    /// Names of processes.
+    pub processes: BTreeSet<Arc<str>>,
 }
 
 /// What drops are counted by.
@@ -123,6 +129,7 @@ impl Aggregator {
             paths: SeriesSet::new(limit, at),
             listeners: SeriesSet::new(limit, at),
             media: Media::new(2 * limit, at),
+            relays: Relays::new(limit, at),
             pending_before: HashSet::new(),
             longest_waits: BTreeMap::new(),
             host: HostTotals::default(),
@@ -163,9 +170,23 @@ impl Aggregator {
         &self.media
     }
 
+    /// Processes that carry media.
+    pub const fn relays(&self) -> &Relays {
+        &self.relays
+    }
+
+    /// Takes the sockets that carry media as they are at `at`.
+    pub fn absorb_sockets(&mut self, sockets: &[SocketRecord], at: Duration) -> &[RelayTick] {
+        self.relays.absorb(sockets, at)
+    }
+
     /// How often something was put into `~other`.
     pub const fn folded(&self) -> u64 {
-        self.subjects.folded() + self.paths.folded() + self.listeners.folded() + self.media.series().folded()
+        self.subjects.folded()
+            + self.paths.folded()
+            + self.listeners.folded()
+            + self.media.series().folded()
+            + self.relays.series().folded()
     }
 
     /// Drops of this host.
@@ -244,6 +265,7 @@ impl Aggregator {
             self.paths.rank(at, &troubled.subjects.iter().map(|subject| subject.path.clone()).collect());
             self.listeners.rank(at, &BTreeSet::new());
             self.media.rank(at, &troubled.legs);
+            self.relays.rank(at, &troubled.processes);
         }
         let media = self.media.absorb(&seen.media, &self.naming, at, since);
         self.datagrams += media.iter().flat_map(|leg| leg.counts.datagrams).sum::<u64>();

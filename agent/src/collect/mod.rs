@@ -4,6 +4,7 @@ mod expiry;
 mod host;
 mod interfaces;
 mod packed;
+mod sockets;
 
 use std::{collections::HashMap, time::Duration};
 
@@ -13,12 +14,14 @@ use graylag_ebpf::{
     key::{PathKey, UdpPort},
     media::{MediaCounter, MediaKey, PathFlows, PathQuality, PathTraffic},
     record::{HalfOpen, Waiting, waiting},
+    relay::SocketRecord,
 };
 
 pub use host::HostCounters;
 use host::HostReader;
 use interfaces::{Link, chosen};
 pub use packed::Packed;
+use sockets::SocketReader;
 
 use crate::kernel::{Dropped, Interface, Kernel, ProgramState, ProgramTime, settings::PeerPrefix};
 
@@ -103,6 +106,7 @@ pub struct Collector {
     /// the look.
     last_ns: u64,
     looks: u64,
+    sockets: SocketReader,
     /// Connections that were stale at the last complete look, with their beginning.
     suspects: HashMap<u64, u64>,
 }
@@ -129,6 +133,7 @@ impl Collector {
             interfaces,
             last_ns: 0,
             looks: 0,
+            sockets: SocketReader::default(),
             suspects: HashMap::new(),
         }
     }
@@ -218,6 +223,16 @@ impl Collector {
             seen.forgotten = self.forget_idle_paths(at_ns)?;
         }
         Ok(seen)
+    }
+
+    /// Whether there are sockets to be looked at.
+    pub fn has_sockets(&self) -> bool {
+        self.kernel.programs().any(|(p, s)| p.name == "scan_sockets" && *s == ProgramState::Attached)
+    }
+
+    /// The sockets that carry media: a look of its own, for relays are to be judged within half a second.
+    pub fn sockets(&mut self, at_ns: u64) -> Result<Vec<SocketRecord>> {
+        self.sockets.look(&mut self.kernel, at_ns)
     }
 
     /// Interfaces come and go: what is there now is watched from now on.

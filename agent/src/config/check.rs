@@ -36,6 +36,7 @@ pub fn checked(raw: &Raw, source: &Source<'_>) -> Result<Config, ConfigError> {
                 source,
             )?,
             response_slow: duration(&raw.thresholds.response_slow, "thresholds.response_slow", source)?,
+            relay_learning: duration(&raw.thresholds.relay_learning, "thresholds.relay_learning", source)?,
             lease: duration(&raw.thresholds.lease, "thresholds.lease", source)?,
         },
         limits: Limits {

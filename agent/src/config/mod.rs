@@ -95,6 +95,8 @@ pub struct Thresholds {
     /// See the raw form.
     pub response_slow: Duration,
     /// See the raw form.
+    pub relay_learning: Duration,
+    /// See the raw form.
     pub lease: Duration,
 }
 

@@ -154,6 +154,8 @@ pub struct Thresholds {
     pub first_byte_stall: Spanned<String>,
     /// Smallest increase of a median response time that matters.
     pub response_slow: Spanned<String>,
+    /// How long a relay is watched before it is judged by its output alone.
+    pub relay_learning: Spanned<String>,
     /// How long a condition stands without fresh bad evidence.
     pub lease: Spanned<String>,
 }
@@ -165,6 +167,7 @@ impl Default for Thresholds {
             handshake_stall: text("1s"),
             first_byte_stall: text("3s"),
             response_slow: text("50ms"),
+            relay_learning: text("2m"),
             lease: text("10s"),
         }
     }

@@ -59,7 +59,9 @@ impl Facts {
     /// The signals that are wanted: media has to be asked for.
     pub fn signals(&self) -> impl Iterator<Item = Signal> {
         let media = self.limits.is_some_and(|limits| limits.media());
-        Signal::ALL.into_iter().filter(move |signal| media || *signal != Signal::Media)
+        Signal::ALL
+            .into_iter()
+            .filter(move |signal| media || !matches!(signal, Signal::Media | Signal::Relay))
     }
 
     /// How much of a signal this host gives.

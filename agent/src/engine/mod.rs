@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use graylag_ebpf::counter::Counter;
+use graylag_ebpf::{counter::Counter, relay::SocketRecord};
 use jiff::{SignedDuration, Timestamp};
 
 pub use facts::{Availability, Facts, release};
@@ -22,7 +22,7 @@ use crate::{
     collect::Observation,
     health::{self, Judge},
     model::{
-        Condition, Target, Transition,
+        Condition, Phase, Target, Transition,
         status::{Message, SCHEMA, Stamp, Status},
     },
     telemetry::{AgentFacts, Known, Point, catalog::Id},
@@ -118,6 +118,7 @@ impl Engine {
             match &condition.key.target {
                 Target::Subject(subject) => drop(troubled.subjects.insert(subject.clone())),
                 Target::Leg(leg) => drop(troubled.legs.insert(leg.clone())),
+                Target::Process(process) => drop(troubled.processes.insert(process.name.clone())),
                 Target::Drops { .. } => {}
             }
         }
@@ -134,6 +135,25 @@ impl Engine {
                 .map(|counter| inner.aggregator.counter(counter))
                 .iter()
                 .sum::<u64>();
+        transitions.into_iter().map(|transition| inner.announce(transition)).collect()
+    }
+
+    /// Takes the sockets that carry media, in a look at `at` that came `late`: they are looked at more often than the rest.
+    pub fn absorb_sockets(
+        &self,
+        sockets: &[SocketRecord],
+        at: Duration,
+        late: Duration,
+    ) -> Vec<Announcement> {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let ticks = inner.aggregator.absorb_sockets(sockets, at);
+        let transitions = inner.judge.observe_relays(at, late, ticks);
+        if !transitions.is_empty() {
+            let ended = |t: &Transition| (t.to == Phase::Cleared).then(|| t.condition.clone());
+            let ended: Vec<Condition> = transitions.iter().filter_map(ended).collect();
+            inner.remember_cleared(at, &ended);
+        }
         transitions.into_iter().map(|transition| inner.announce(transition)).collect()
     }
 
@@ -275,7 +295,7 @@ mod tests {
     use crate::{
         collect::HostCounters,
         kernel::Dropped,
-        model::{Direction, Phase, Transport},
+        model::{Direction, Transport},
     };
 
     const INTERVAL: Duration = Duration::from_millis(500);

@@ -1,6 +1,6 @@
 //! The status, put together from what is known.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{Inner, facts::Availability};
 use crate::{
@@ -8,11 +8,12 @@ use crate::{
     health::Standing,
     kernel::programs::Signal,
     model::{
-        Condition, Counts, Distribution, Leg, MediaCounts, Outcome, Phase, Retransmit, Subject, Target,
-        drops,
+        Condition, Counts, Distribution, Leg, MediaCounts, Outcome, Phase, RelayCounts, Retransmit, Subject,
+        Target, drops,
         status::{
             AgentStatus, ConditionStatus, DropStatus, EvidenceStatus, HandshakeStatus, MediaStatus,
-            Quantiles, RetransmitStatus, SignalStatus, Status, SubjectStatus, TargetStatus, WaitStatus,
+            Quantiles, RelayStatus, RetransmitStatus, SignalStatus, Status, SubjectStatus, TargetStatus,
+            WaitStatus,
         },
     },
     telemetry::transport_name,
@@ -34,6 +35,7 @@ impl Inner {
                 .map(|(subject, series)| self.subject(subject, series))
                 .collect(),
             media: self.media(now),
+            relays: self.relays(),
             drops: self.drops(),
             signals: self.signals(),
             maps: self.agent.maps.clone(),
@@ -145,6 +147,26 @@ impl Inner {
         media.series().iter().map(status).collect()
     }
 
+    fn relays(&self) -> Vec<RelayStatus> {
+        let relays = self.aggregator.relays();
+        let status = |(name, series): (&Arc<str>, &Series<RelayCounts>)| {
+            let counts = series.window.counts();
+            let seconds = series.window.length().as_secs_f64();
+            let now = || relays.now().iter().filter(|tick| tick.process.name == *name);
+            RelayStatus {
+                process: name.to_string(),
+                processes: now().count() as u64,
+                sockets: now().map(|tick| tick.sockets).sum(),
+                received: counts.received as f64 / seconds,
+                sent: counts.sent as f64 / seconds,
+                dropped: counts.dropped,
+                queued: now().map(|tick| tick.queued).sum(),
+                trend: series.window.points().collect(),
+            }
+        };
+        relays.series().iter().map(status).collect()
+    }
+
     fn drops(&self) -> Vec<DropStatus> {
         let mut drops: Vec<DropStatus> = self
             .aggregator
@@ -196,6 +218,11 @@ fn target(target: &Target) -> TargetStatus {
             peer: Some(leg.path.peer.to_string()),
             address: leg.path.address.map(|a| a.to_string()),
             direction: Some(leg.direction.name().into()),
+            ..TargetStatus::default()
+        },
+        Target::Process(process) => TargetStatus {
+            process: Some(process.name.to_string()),
+            pid: Some(process.id),
             ..TargetStatus::default()
         },
         Target::Drops { reason, direction } => TargetStatus {

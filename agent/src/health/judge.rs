@@ -14,12 +14,13 @@ use super::{
     lifecycle::Lifecycle,
     media::MediaJudge,
     recent::Recent,
+    relay::RelayJudge,
     stall::{Sample, Stall},
     verdict::Verdict,
 };
 use crate::model::{
     Blame, Condition, ConditionKey, ConditionName, Counts, Direction, Distribution, Evidence, Interval,
-    Outcome, Path, Pending, Phase, Role, Subject, SubjectTick, Target, Tick, Transition,
+    Outcome, Path, Pending, Phase, RelayTick, Role, Subject, SubjectTick, Target, Tick, Transition,
     drops::{DropClass, class},
 };
 
@@ -45,6 +46,7 @@ pub struct Judge {
     subjects: BTreeMap<Subject, SubjectState>,
     drops: BTreeMap<(String, Direction), HostDrops>,
     media: MediaJudge,
+    relays: RelayJudge,
     /// Answers ever seen, by service and role: whether silence means anything there.
     answers: BTreeMap<(Arc<str>, Role), u64>,
     /// Services whose silence the configuration declares meaningful, or not.
@@ -84,6 +86,7 @@ impl Judge {
             subjects: BTreeMap::new(),
             drops: BTreeMap::new(),
             media: MediaJudge::default(),
+            relays: RelayJudge::default(),
             answers: BTreeMap::new(),
             declared,
             conditions: BTreeMap::new(),
@@ -224,6 +227,17 @@ impl Judge {
         {
             self.settle(tick.at, Target::Leg(leg), verdict, life, changed, late, transitions);
         }
+    }
+
+    /// Takes one look at the processes that carry media: these are looked at more often than the rest.
+    pub fn observe_relays(&mut self, at: Duration, late: Duration, seen: &[RelayTick]) -> Vec<Transition> {
+        let mut transitions = Vec::new();
+        let is_late = late >= self.settings.late;
+        for (process, verdict, life, changed) in self.relays.observe(&self.settings, at, late, seen) {
+            let target = Target::Process(process);
+            self.settle(at, target, verdict, life, changed, is_late, &mut transitions);
+        }
+        transitions
     }
 
     fn observe_drops(&mut self, tick: &Tick, late: bool, transitions: &mut Vec<Transition>) {

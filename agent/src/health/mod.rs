@@ -17,6 +17,9 @@ mod media;
 mod media_simulation;
 mod one_way;
 mod recent;
+mod relay;
+#[cfg(test)]
+mod relay_simulation;
 mod settings;
 mod shift;
 #[cfg(test)]

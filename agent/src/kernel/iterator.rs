@@ -1,4 +1,4 @@
-//! Reading a map through a kernel iterator (`iter/bpf_map_elem`), which aya cannot attach: it has no way to name the
+//! Reading a map through a kernel iterator (`iter/bpf_map_elem`, `iter/bpf_sk_storage_map`), which aya cannot attach: it has no way to name the
 //! map. Two `bpf(2)` calls, and the only raw system calls of the agent.
 #![allow(unsafe_code)]
 
@@ -53,7 +53,7 @@ pub struct MapIterator {
 }
 
 impl MapIterator {
-    /// Ties a loaded `iter/bpf_map_elem` program to a map.
+    /// Ties a loaded program to a map.
     pub fn attach(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<Self> {
         // `union bpf_iter_link_info`: its first member is the map's descriptor.
         let info = map.as_raw_fd() as u32;

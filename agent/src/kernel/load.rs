@@ -132,7 +132,7 @@ pub fn attach(
         .map_err(|error| KernelError::BadBtf { path: super::btf::VMLINUX.into(), error: chain(&error) })?;
     let mut states: BTreeMap<&'static str, ProgramState> = BTreeMap::new();
     let mut iterators = Iterators::default();
-    let wanted = |program: &&Program| settings.limits.media() || !program.hook.is_of_media();
+    let wanted = |program: &&Program| settings.limits.media() || !program.is_of_media();
     for program in PROGRAMS.iter().filter(wanted) {
         let attached = |name: &&&str| states.get(**name) == Some(&ProgramState::Attached);
         let state = if settings.disabled.iter().any(|name| name == program.name) {
@@ -194,10 +194,10 @@ fn attach_one(
             // BPF_F_ALLOW_MULTI); aya calls that mode "single".
             loaded.attach(directory, direction, CgroupAttachMode::Single).map_err(|e| chain(&e))?;
         }
-        Hook::MapIterator { map } => {
+        Hook::MapIterator { map } | Hook::SocketIterator { map } => {
             let loaded: &mut Iter =
                 ebpf.program_mut(program.name).ok_or_else(unknown)?.try_into().map_err(|e| chain(&e))?;
-            loaded.load("bpf_map_elem", btf).map_err(|e| chain(&e))?;
+            loaded.load(program.hook.iterates_over().unwrap_or_default(), btf).map_err(|e| chain(&e))?;
             let program_fd = loaded.fd().map_err(|e| chain(&e))?.try_clone().map_err(|e| chain(&e))?;
             let map_fd = super::maps::fd(ebpf, map).map_err(|e| chain(&e))?;
             let iterator = MapIterator::attach(program_fd.as_fd(), map_fd)
@@ -209,21 +209,35 @@ fn attach_one(
                 ebpf.program_mut(program.name).ok_or_else(unknown)?.try_into().map_err(|e| chain(&e))?;
             loaded.load().map_err(|e| chain(&e))?;
         }
-        Hook::TcpIterator => {
+        Hook::TcpIterator | Hook::FileIterator => {
             let loaded: &mut Iter =
                 ebpf.program_mut(program.name).ok_or_else(unknown)?.try_into().map_err(|e| chain(&e))?;
-            loaded.load("tcp", btf).map_err(|e| chain(&e))?;
+            loaded.load(program.hook.iterates_over().unwrap_or_default(), btf).map_err(|e| chain(&e))?;
         }
     }
     Ok(())
 }
 
+/// One pass of a loaded iterator that goes over no map and tells nothing.
+pub fn run_iterator(ebpf: &mut Ebpf, name: &str) -> Result<(), String> {
+    let program: &mut Iter = ebpf
+        .program_mut(name)
+        .ok_or_else(|| format!("the kernel object has no program {name}"))?
+        .try_into()
+        .map_err(|e| chain(&e))?;
+    let link = program.attach().map_err(|e| chain(&e))?;
+    let link = program.take_link(link).map_err(|e| chain(&e))?;
+    let mut pass = link.into_file().map_err(|e| chain(&e))?;
+    std::io::copy(&mut pass, &mut std::io::sink()).map_err(|e| format!("{name}: {e}"))?;
+    Ok(())
+}
+
 /// What to say where this kernel lacks a helper that a program calls.
 pub fn missing_helper(types: &KernelTypes, program: &Program) -> Option<String> {
-    let helper = program.hook.helper()?;
+    let (helper, since) = program.helper()?;
     let there =
         types.enumeration("bpf_func_id").is_some_and(|all| all.iter().any(|(name, _)| name == helper));
-    (!there).then(|| format!("this kernel has no {helper} (Linux 5.17)"))
+    (!there).then(|| format!("this kernel has no {helper} (Linux {since})"))
 }
 
 /// See [`super::Kernel::probe_fentry`].

@@ -56,7 +56,7 @@ pub(super) use {open, open_mut};
 /// Descriptor of a map.
 pub fn fd<'a>(ebpf: &'a Ebpf, map: &'static str) -> Result<BorrowedFd<'a>, KernelError> {
     let data: &MapData = match find(ebpf, map)? {
-        Map::HashMap(data) | Map::LruHashMap(data) | Map::Array(data) => data,
+        Map::HashMap(data) | Map::LruHashMap(data) | Map::Array(data) | Map::SkStorage(data) => data,
         _ => return Err(KernelError::Map { map, error: "unexpected kind of map".into() }),
     };
     Ok(data.fd().as_fd())
@@ -71,6 +71,7 @@ pub fn memory(map: &Map) -> Option<u64> {
         | Map::PerCpuArray(data)
         | Map::LpmTrie(data)
         | Map::Queue(data)
+        | Map::SkStorage(data)
         | Map::RingBuf(data) => data,
         _ => return None,
     };

@@ -118,13 +118,16 @@ fn attach(
         Ok(link) => Ok(link),
         // Before Linux 6.6 there is no TCX: a filter at a `clsact` qdisc does the same.
         Err(refused) => {
-            // It may be there already, ours or another's.
-            let _ = tc::qdisc_add_clsact(interface);
+            // It may be there already, ours or another's; whether it is, the filter tells.
+            let qdisc = tc::qdisc_add_clsact(interface);
             // A filter outlives an agent that was killed.
             let _ = tc::qdisc_detach_program(interface, direction, program);
             loaded
                 .attach_with_options(interface, direction, TcAttachOptions::Netlink(tc::NlOptions::default()))
-                .map_err(|error| format!("{}; {}", chain(&error), chain(&refused)))
+                .map_err(|error| {
+                    let qdisc = qdisc.err().map_or(String::new(), |e| format!("; clsact: {}", chain(&e)));
+                    format!("{}{qdisc}; TCX: {}", chain(&error), chain(&refused))
+                })
         }
     }
 }

@@ -22,7 +22,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, RawFd},
 };
 
-use aya::{Ebpf, programs::Iter};
+use aya::Ebpf;
 use aya_log::EbpfLogger;
 use bytemuck::AnyBitPattern;
 use graylag_ebpf::{
@@ -30,6 +30,7 @@ use graylag_ebpf::{
     key::{PathKey, Tuple, UdpPort},
     media::{MediaCounter, MediaKey, PathFlows, PathQuality, PathTraffic},
     record::{HalfOpen, HalfOpenRecord, PathRecord, PathStats, Scan, Waiting},
+    relay::SocketRecord,
 };
 
 pub use cgroup::CgroupRoot;
@@ -280,6 +281,22 @@ impl Kernel {
         media::walk_media_paths(&self.ebpf, pass, visit)
     }
 
+    /// All UDP sockets that carry media.
+    pub fn sockets(&mut self, visit: impl FnMut(&SocketRecord)) -> Result<(), KernelError> {
+        self.pass(programs::SOCKET_MEDIA, Scan::default(), visit).map(|_| ())
+    }
+
+    /// Goes through the open files of all processes, so that sockets know whose they are. `pass` is a number that no pass had
+    /// before, and not 0. Takes as long as there are files: some 100 ns for each.
+    pub fn own_sockets(&mut self, pass: u32) -> Result<(), KernelError> {
+        if self.states.get("own_sockets") != Some(&ProgramState::Attached) {
+            return Ok(());
+        }
+        maps::set_scan(&mut self.ebpf, Scan { pass, ..Scan::default() })?;
+        load::run_iterator(&mut self.ebpf, "own_sockets")
+            .map_err(|error| KernelError::Map { map: programs::SOCKET_MEDIA, error })
+    }
+
     /// The flow programs' own counters.
     pub fn media_counters(&self) -> Result<[u64; MediaCounter::COUNT], KernelError> {
         media::media_counters(&self.ebpf)
@@ -367,12 +384,7 @@ impl Kernel {
             return Vec::new();
         }
         let ebpf = &mut self.ebpf;
-        netns::for_each(settings.netns.as_ref(), || {
-            let program: &mut Iter = ebpf.program_mut("adopt")?.try_into().ok()?;
-            let link = program.attach().ok()?;
-            let mut pass = program.take_link(link).ok()?.into_file().ok()?;
-            std::io::copy(&mut pass, &mut std::io::sink()).ok()
-        })
+        netns::for_each(settings.netns.as_ref(), || load::run_iterator(ebpf, "adopt").ok())
     }
 }
 

@@ -39,7 +39,7 @@ pub fn own() -> io::Result<u32> {
 /// Runs `inside` once in each namespace that a process lives in or that has a name, of those in `scope`.
 pub fn for_each(
     scope: Option<&BTreeSet<u32>>,
-    mut inside: impl FnMut() -> Option<u64> + Send,
+    mut inside: impl FnMut() -> Option<()> + Send,
 ) -> Vec<Unreachable> {
     let own = own().ok();
     let mut unreachable = Vec::new();

@@ -21,6 +21,8 @@ pub enum Signal {
     UdpReceiveBuffer,
     /// UDP at the interfaces: RTP by path and direction.
     Media,
+    /// RTP by socket and process.
+    Relay,
     /// Connections older than the agent.
     Adoption,
     /// What is pending right now, read without copying whole tables.
@@ -29,7 +31,7 @@ pub enum Signal {
 
 impl Signal {
     /// All signals.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::HandshakeClient,
         Self::HandshakeServer,
         Self::SynRetransmit,
@@ -39,6 +41,7 @@ impl Signal {
         Self::Drops,
         Self::UdpReceiveBuffer,
         Self::Media,
+        Self::Relay,
         Self::Adoption,
         Self::Scan,
     ];
@@ -55,6 +58,7 @@ impl Signal {
             Self::Drops => "drops",
             Self::UdpReceiveBuffer => "udp_receive_buffer",
             Self::Media => "media",
+            Self::Relay => "relay",
             Self::Adoption => "adoption",
             Self::Scan => "scan",
         }
@@ -85,6 +89,9 @@ impl Signal {
                 &["flow_egress_ip"],
                 &["scan_flows"],
             ],
+            Self::Relay => {
+                &[&["scan_sockets"], &["own_sockets"], &["relay_in"], &["relay_out"], &["relay_dropped"]]
+            }
             Self::Adoption => &[&["adopt"]],
             Self::Scan => &[&["scan_paths"], &["scan_conns"], &["scan_half_open"]],
         }
@@ -104,6 +111,9 @@ impl Signal {
             (Self::Media, 1) => "what Ethernet interfaces send is not seen",
             (Self::Media, 2 | 3) => "interfaces without link headers are not watched",
             (Self::Media, _) => "one-way media is not found",
+            (Self::Relay, 1) => "nothing tells which process a socket belongs to",
+            (Self::Relay, 2 | 3) => "relays are not judged",
+            (Self::Relay, _) => "what finds a relay's receive buffer full is no evidence",
             (Self::Response, 1) => "nothing tells when a request or an answer is sent",
             (Self::Scan, _) => "whole tables are copied at each look",
             _ => "connections are not followed, and nothing is counted for them",
@@ -112,17 +122,15 @@ impl Signal {
 }
 
 impl Hook {
-    /// A helper that its programs call and that is younger than the oldest kernel, by its name in `enum bpf_func_id`.
-    pub const fn helper(self) -> Option<&'static str> {
+    /// What an iterator iterates over, as the kernel names it (`bpf_iter_reg`); nothing for other programs.
+    pub const fn iterates_over(self) -> Option<&'static str> {
         match self {
-            Self::Interface => Some("BPF_FUNC_loop"),
+            Self::MapIterator { .. } => Some("bpf_map_elem"),
+            Self::SocketIterator { .. } => Some("bpf_sk_storage_map"),
+            Self::TcpIterator => Some("tcp"),
+            Self::FileIterator => Some("task_file"),
             _ => None,
         }
-    }
-
-    /// Whether it is there for media, which has to be asked for.
-    pub fn is_of_media(self) -> bool {
-        self == Self::Interface || self == Self::MapIterator { map: FLOW_INDEX }
     }
 }
 
@@ -149,6 +157,37 @@ pub enum Hook {
     Interface,
     /// An iterator over the TCP sockets of one namespace.
     TcpIterator,
+    /// An iterator over the sockets that have an entry in a map.
+    SocketIterator {
+        /// The map's name.
+        map: &'static str,
+    },
+    /// An iterator over the open files of all processes.
+    FileIterator,
+}
+
+impl Program {
+    /// Whether it is there for media, which has to be asked for.
+    pub fn is_of_media(&self) -> bool {
+        self.serves(Signal::Media) || self.serves(Signal::Relay)
+    }
+
+    fn serves(&self, signal: Signal) -> bool {
+        signal.needs().iter().any(|any| any.contains(&self.name))
+    }
+
+    /// What it takes of a kernel that is younger than the oldest one: a helper, by its name in `enum bpf_func_id`, and the
+    /// version of Linux that brought it.
+    pub fn helper(&self) -> Option<(&'static str, &'static str)> {
+        if self.hook == Hook::Interface {
+            Some(("BPF_FUNC_loop", "5.17"))
+        } else if self.serves(Signal::Relay) {
+            // The same version lets tracing programs see what sockets store.
+            Some(("BPF_FUNC_sock_from_file", "5.11"))
+        } else {
+            None
+        }
+    }
 }
 
 /// One program of the object.
@@ -291,6 +330,26 @@ pub const PROGRAMS: &[Program] = &[
         members: &[],
         instead_of: &[],
     },
+    Program { name: "relay_in", hook: Hook::CgroupIngress, members: SOCKET_SCOPE, instead_of: &[] },
+    Program { name: "relay_out", hook: Hook::CgroupEgress, members: SOCKET_SCOPE, instead_of: &[] },
+    Program {
+        name: "relay_dropped",
+        hook: Hook::Tracepoint { name: "udp_fail_queue_rcv_skb", arguments: &["int", "sock *"] },
+        members: &[],
+        instead_of: &[],
+    },
+    Program {
+        name: "scan_sockets",
+        hook: Hook::SocketIterator { map: SOCKET_MEDIA },
+        members: &["SK_RMEM_ALLOC", "UDP_FORWARD_DEFICIT"],
+        instead_of: &[],
+    },
+    Program {
+        name: "own_sockets",
+        hook: Hook::FileIterator,
+        members: &["SOCKET_SK", "TASK_TGID", "TASK_COMM"],
+        instead_of: &[],
+    },
     Program {
         name: "adopt",
         hook: Hook::TcpIterator,
@@ -327,6 +386,10 @@ pub const PROGRAMS: &[Program] = &[
 
 /// Passes over the flow table go over its index.
 pub const FLOW_INDEX: &str = "FLOW_INDEX";
+/// What sockets of relays hold.
+pub const SOCKET_MEDIA: &str = "SOCKET_MEDIA";
+
+const SOCKET_SCOPE: &[&str] = &["SKC_NET", "NET_INUM"];
 
 const fn at_interfaces(name: &'static str) -> Program {
     Program { name, hook: Hook::Interface, members: &[], instead_of: &[] }

@@ -56,9 +56,10 @@ fn one(ebpf: &mut Ebpf, program: &Program, types: &KernelTypes, btf: &Btf, offse
     let loaded = match (ebpf.program_mut(program.name), program.hook) {
         (Some(Loaded::BtfTracePoint(loaded)), Hook::Tracepoint { name, .. }) => loaded.load(name, btf),
         (Some(Loaded::CgroupSkb(loaded)), Hook::CgroupIngress | Hook::CgroupEgress) => loaded.load(),
-        (Some(Loaded::Iter(loaded)), Hook::MapIterator { .. }) => loaded.load("bpf_map_elem", btf),
         (Some(Loaded::SchedClassifier(loaded)), Hook::Interface) => loaded.load(),
-        (Some(Loaded::Iter(loaded)), Hook::TcpIterator) => loaded.load("tcp", btf),
+        (Some(Loaded::Iter(loaded)), hook) if hook.iterates_over().is_some() => {
+            loaded.load(hook.iterates_over().unwrap_or_default(), btf)
+        }
         _ => return Verdict::Refused("it is of another kind than the agent expects".into()),
     };
     loaded.map_or_else(|error| Verdict::Refused(chain(&error)), |()| Verdict::Accepted)

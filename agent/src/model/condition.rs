@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use graylag_ebpf::counter::Direction;
 
-use super::{Leg, Subject};
+use super::{Leg, Process, Subject};
 
 /// Conditions, by the names that routers and alerts use; `graylag.condition.name`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -19,18 +19,21 @@ pub enum ConditionName {
     PathLoss,
     /// Media flows in one direction only.
     OneWayMedia,
+    /// It takes media in and puts none out.
+    RelayStall,
     /// This host drops.
     HostDrops,
 }
 
 impl ConditionName {
     /// All that this version concludes.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::HandshakeStall,
         Self::FirstByteStall,
         Self::ResponseSlow,
         Self::PathLoss,
         Self::OneWayMedia,
+        Self::RelayStall,
         Self::HostDrops,
     ];
 
@@ -42,6 +45,7 @@ impl ConditionName {
             Self::ResponseSlow => "response_slow",
             Self::PathLoss => "path_loss",
             Self::OneWayMedia => "one_way_media",
+            Self::RelayStall => "relay_stall",
             Self::HostDrops => "host_drops",
         }
     }
@@ -54,6 +58,7 @@ impl ConditionName {
             Self::ResponseSlow => "its answers take longer than its own past, network unchanged",
             Self::PathLoss => "more of its media is lost than usual, bursts counted once",
             Self::OneWayMedia => "its media flows in one direction only",
+            Self::RelayStall => "this process takes media in and puts none out",
             Self::HostDrops => "this host drops packets for want of room",
         }
     }
@@ -111,6 +116,8 @@ pub enum Target {
     Subject(Subject),
     /// A path in one direction.
     Leg(Leg),
+    /// A process of this host.
+    Process(Process),
     /// This node, for a drop reason of its kernel.
     Drops {
         /// The reason.
@@ -125,6 +132,7 @@ impl fmt::Display for Target {
         match self {
             Self::Subject(s) => write!(f, "{} {} ({})", s.path, s.service, s.role_name()),
             Self::Leg(leg) => write!(f, "{} ({})", leg.path, leg.direction.name()),
+            Self::Process(process) => process.fmt(f),
             Self::Drops { reason, direction } => write!(f, "{reason} ({})", direction.name()),
         }
     }

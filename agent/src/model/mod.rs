@@ -4,6 +4,7 @@ mod condition;
 mod distribution;
 pub mod drops;
 mod media;
+mod relay;
 pub mod status;
 mod subject;
 mod tick;
@@ -19,5 +20,6 @@ pub use graylag_ebpf::{
     record::Retransmit,
 };
 pub use media::{Flows, Leg, LegTick, MediaCounts};
+pub use relay::{Process, RelayCounts, RelayTick};
 pub use subject::{OTHER, Path, Subject, role_name};
 pub use tick::{Ages, Counts, Drops, HostTick, Pending, SubjectTick, Tick};

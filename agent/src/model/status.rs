@@ -45,6 +45,9 @@ pub struct Status {
     /// Paths that carry media, by direction.
     #[serde(default)]
     pub media: Vec<MediaStatus>,
+    /// Processes that carry media.
+    #[serde(default)]
+    pub relays: Vec<RelayStatus>,
     /// This host's drops, busiest first.
     pub drops: Vec<DropStatus>,
     /// Signals: which are there, from how much of the traffic.
@@ -94,6 +97,12 @@ pub struct TargetStatus {
     /// `client` or `server`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
+    /// Name of the process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<String>,
+    /// Its number, in the initial namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
     /// Drop reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -187,6 +196,27 @@ pub struct MediaStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_age: Option<f64>,
     /// RTP packets a second, one point a second, oldest first.
+    pub trend: Vec<f32>,
+}
+
+/// Processes of one name that carry media, over a window of the last five to ten seconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RelayStatus {
+    /// Their name, or `~other` for the sockets that no process has open.
+    pub process: String,
+    /// How many there are now.
+    pub processes: u64,
+    /// Their sockets that carry media, now.
+    pub sockets: u64,
+    /// RTP packets a second that reached them.
+    pub received: f64,
+    /// RTP packets a second that they sent.
+    pub sent: f64,
+    /// Datagrams in the window that found a receive buffer full.
+    pub dropped: u64,
+    /// Memory of what waits in their receive queues now, bytes.
+    pub queued: u64,
+    /// RTP packets sent a second, one point a second, oldest first.
     pub trend: Vec<f32>,
 }
 

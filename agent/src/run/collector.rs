@@ -20,6 +20,11 @@ use crate::{
 
 /// Run times of the programs are read this often.
 const PROGRAM_TIMES_EVERY: Duration = Duration::from_secs(5);
+/// Sockets that carry media are looked at this often: a relay that stalls must be told of within half a second. Where there
+/// are many, less often.
+const SOCKETS_EVERY: Duration = Duration::from_millis(100);
+/// Share of the time that looks at sockets may take.
+const SOCKETS_SHARE: u32 = 50;
 /// A silent second on the watch is broken by a heartbeat.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 
@@ -99,20 +104,28 @@ impl<L: Listener> Work<L> {
     fn run(&mut self, stop: &AtomicBool, requests: &mpsc::Receiver<Request>) {
         let mut due = now();
         let (mut times_at, mut heartbeat_at) = (due, due);
+        let mut sockets_due = self.collector.has_sockets().then_some(due);
         loop {
-            while now() < due {
+            let next = sockets_due.map_or(due, |sockets| sockets.min(due));
+            while now() < next {
                 if stop.load(Ordering::Relaxed) {
                     return;
                 }
                 for request in requests.try_iter() {
                     self.answer(request);
                 }
-                thread::park_timeout(due.saturating_sub(now()));
+                thread::park_timeout(next.saturating_sub(now()));
             }
             if stop.load(Ordering::Relaxed) {
                 return;
             }
+            if let Some(sockets) = sockets_due.filter(|sockets| *sockets <= now()) {
+                sockets_due = Some(self.look_at_sockets(sockets));
+            }
             let at = now();
+            if at < due {
+                continue;
+            }
             self.look(at, at.saturating_sub(due));
             if at >= times_at {
                 times_at = at + PROGRAM_TIMES_EVERY;
@@ -147,6 +160,23 @@ impl<L: Listener> Work<L> {
                 }
             }
         }
+    }
+
+    /// A look at the sockets that carry media. Returns when the next is due.
+    fn look_at_sockets(&mut self, due: Duration) -> Duration {
+        let at = now();
+        match self.collector.sockets(at.as_nanos() as u64) {
+            Ok(sockets) => {
+                for announcement in self.engine.absorb_sockets(&sockets, at, at.saturating_sub(due)) {
+                    self.listener.changed(announcement);
+                }
+            }
+            // The next look at everything fails too, and says so.
+            Err(error) => tracing::debug!("a look at the sockets failed: {error:#}"),
+        }
+        let ended = now();
+        let next = (due + SOCKETS_EVERY).max(at + ended.saturating_sub(at) * SOCKETS_SHARE);
+        if next < ended { ended + SOCKETS_EVERY } else { next }
     }
 
     fn answer(&mut self, request: Request) {

@@ -136,6 +136,7 @@ pub fn judge_settings(config: &Config) -> (health::Settings, BTreeMap<Arc<str>, 
     let mut settings = health::Settings {
         handshake_bound: config.thresholds.handshake_stall,
         first_byte_bound: config.thresholds.first_byte_stall,
+        relay_learning: config.thresholds.relay_learning,
         lease: config.thresholds.lease,
         ..health::Settings::default()
     };

@@ -69,6 +69,10 @@ pub mod attribute {
     pub const COOKIE: &str = "graylag.cookie";
     /// How loss was measured.
     pub const METHOD: &str = "graylag.method";
+    /// A process.
+    pub const PROCESS: &str = "graylag.process";
+    /// Its number.
+    pub const PID: &str = "process.pid";
     /// Condition.
     pub const CONDITION: &str = "graylag.condition.name";
     /// Culprit.
@@ -98,6 +102,8 @@ pub mod attribute {
         (SIDE, "`host`: dropped for want of room or by policy; `path`: it arrived broken"),
         (COOKIE, "`sent` or `established`"),
         (METHOD, "`rtp`: from sequence numbers"),
+        (PROCESS, "name of the process, as `ps` shows it; `~other` for sockets that none has open"),
+        (PID, "its number, in the initial namespace"),
         (CONDITION, "see docs/verdicts.md"),
         (
             BLAME,
@@ -185,12 +191,16 @@ catalog! {
         [a::PEER, a::ADDRESS, a::DIRECTION], "Age of the newest datagram of a path that carries media";
     PathLossRatio: "graylag.path.loss.ratio", Gauge, "1",
         [a::PEER, a::ADDRESS, a::DIRECTION, a::METHOD], "Share of packets lost in the last five to ten seconds";
+    RelayPacketCount: "graylag.relay.packet.count", Counter, "{packet}",
+        [a::PROCESS, a::DIRECTION], "RTP packets that reached a process's sockets, and that these sent";
+    RelayStalled: "graylag.relay.stalled", UpDownCounter, "{process}",
+        [a::PROCESS], "Processes that take media in and put none out";
     PacketDropped: "graylag.packet.dropped", Counter, "{packet}",
         [a::REASON, a::SIDE, a::DIRECTION, a::TRANSPORT], "Packets this host dropped";
     UdpReceiveBufferDropped: "graylag.udp.receive_buffer.dropped", Counter, "{packet}",
         [a::SERVICE], "Datagrams that found the socket's receive buffer full";
     Condition: "graylag.condition", UpDownCounter, "1",
-        [a::CONDITION, a::PEER, a::ADDRESS, a::SERVICE, a::ROLE, a::REASON, a::DIRECTION, a::BLAME],
+        [a::CONDITION, a::PEER, a::ADDRESS, a::SERVICE, a::ROLE, a::PROCESS, a::PID, a::REASON, a::DIRECTION, a::BLAME],
         "1 while the condition stands";
     MapUsage: "graylag.agent.map.usage", UpDownCounter, "{entry}", [a::MAP], "Entries in use";
     MapLimit: "graylag.agent.map.limit", UpDownCounter, "{entry}", [a::MAP], "Entries there is room for";

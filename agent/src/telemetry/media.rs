@@ -1,13 +1,20 @@
 //! Values for the media part of the catalog.
 
+use std::sync::Arc;
+
 use super::{
     catalog::{Id, attribute as a},
     points::{Attributes, Known, Lengths, Point, Value, count, distribution, of_leg, of_series, text},
 };
 use crate::{
     aggregate::Series,
-    model::{Leg, MediaCounts},
+    model::{Condition, Direction, Leg, MediaCounts, Phase, RelayCounts, Target},
 };
+
+#[allow(clippy::ptr_arg)] // a key of its series
+fn of_process(name: &Arc<str>) -> Attributes {
+    vec![(a::PROCESS, text(name))]
+}
 
 impl Known<'_> {
     /// The points of one metric of media.
@@ -38,8 +45,29 @@ impl Known<'_> {
                 };
                 self.media_legs().filter_map(loss).collect()
             }
+            Id::RelayPacketCount => self.of_relays(|c| {
+                [(Direction::Receive, c.received), (Direction::Transmit, c.sent)]
+                    .map(|(direction, n)| (vec![(a::DIRECTION, text(direction.name()))], Value::Count(n)))
+                    .into()
+            }),
+            Id::RelayStalled => {
+                let stalled = |name: &Arc<str>| {
+                    let is = |c: &&&Condition| {
+                        c.phase == Phase::Raised
+                            && matches!(&c.key.target, Target::Process(p) if p.name == *name)
+                    };
+                    self.conditions.iter().filter(is).count()
+                };
+                let point = |(name, _)| self.point(of_process(name), Value::Level(stalled(name) as i64));
+                self.aggregate.relays().series().iter().map(point).collect()
+            }
             _ => Vec::new(),
         }
+    }
+
+    fn of_relays(&self, values: impl Fn(&RelayCounts) -> Vec<(Attributes, Value)>) -> Vec<Point> {
+        let relays = self.aggregate.relays().series();
+        of_series(relays.iter(), relays.ended(), of_process, values)
     }
 
     fn of_legs(&self, values: impl Fn(&MediaCounts) -> Vec<(Attributes, Value)>) -> Vec<Point> {

@@ -144,6 +144,8 @@ impl Known<'_> {
             | Id::RtpPacketReordered
             | Id::RtpPacketDuplicated
             | Id::RtpLossBurst
+            | Id::RelayPacketCount
+            | Id::RelayStalled
             | Id::RtpJitter
             | Id::PathEvidenceAge
             | Id::PathLossRatio => self.media(id),
@@ -338,6 +340,10 @@ pub fn of_condition(condition: &Condition) -> Attributes {
     match &condition.key.target {
         Target::Subject(subject) => attributes.extend(of_subject(subject)),
         Target::Leg(leg) => attributes.extend(of_leg(leg)),
+        Target::Process(process) => {
+            attributes.push((a::PROCESS, text(&process.name)));
+            attributes.push((a::PID, AttributeValue::Text(process.id.to_string())));
+        }
         Target::Drops { reason, direction } => {
             attributes.push((a::REASON, text(reason)));
             attributes.push((a::DIRECTION, text(direction.name())));

@@ -20,6 +20,15 @@ pub fn count(n: u64) -> String {
     if n < 1000 { n.to_string() } else { thousands(n as f64) }
 }
 
+/// Memory: `0`, `999B`, `1.2kB`, `12MB`.
+pub fn bytes(n: u64) -> String {
+    match n {
+        0 => "0".to_owned(),
+        1..1000 => format!("{n}B"),
+        _ => thousands(n as f64) + "B",
+    }
+}
+
 /// Something a second: `0`, `0.3`, `4.1`, `340`, `1.2k`.
 pub fn rate(per_second: f64) -> String {
     if !per_second.is_finite() || per_second < 0.0 {

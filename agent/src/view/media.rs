@@ -6,6 +6,7 @@ use super::{
     format::{NOTHING, age, count, latency, rate, share},
     page::Page,
     pen::Pen,
+    relays,
     snapshot::Snapshot,
     spark, subject,
     text::width,
@@ -54,6 +55,11 @@ pub fn page(status: &Snapshot, theme: Theme, room: usize) -> Page {
     page.head.push(columns.header());
     page.lines = legs.iter().map(|leg| columns.row(status, theme, leg)).collect();
     page.lines.push(Line::default());
+    let relays = relays::lines(status, theme, room);
+    if !relays.is_empty() {
+        page.lines.extend(relays);
+        page.lines.push(Line::default());
+    }
     if silent > 0 {
         page.say(&format!("{silent} more have been silent for ten seconds"), room);
     }

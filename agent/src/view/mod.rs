@@ -22,6 +22,7 @@ mod layout;
 mod media;
 mod page;
 mod pen;
+mod relays;
 mod signals;
 mod snapshot;
 mod sort;

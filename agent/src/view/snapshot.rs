@@ -19,6 +19,9 @@ impl Snapshot {
             tidy([&mut leg.peer, &mut leg.direction]);
             tidy(&mut leg.address);
         }
+        for relay in &mut status.relays {
+            tidy([&mut relay.process]);
+        }
         for drop in &mut status.drops {
             tidy([&mut drop.reason, &mut drop.side, &mut drop.direction, &mut drop.transport]);
         }
@@ -56,6 +59,7 @@ fn condition(condition: &mut ConditionStatus) {
     tidy(&mut target.address);
     tidy(&mut target.service);
     tidy(&mut target.role);
+    tidy(&mut target.process);
     tidy(&mut target.reason);
     tidy(&mut target.direction);
 }

@@ -73,6 +73,9 @@ pub fn target(target: &TargetStatus, limit: usize) -> String {
     if let Some(service) = &target.service {
         rest = format!("{} {service}", arrow(target.role.as_deref().unwrap_or_default()));
     }
+    if let Some(process) = &target.process {
+        rest = target.pid.map_or_else(|| process.clone(), |pid| format!("{process} [{pid}]"));
+    }
     for part in [&target.reason, &target.direction].into_iter().flatten() {
         rest = if rest.is_empty() { part.clone() } else { format!("{rest} {part}") };
     }

@@ -39,10 +39,12 @@ const MODULES: &[&str] = &[
     "nft_reject_inet",
     "nft_reject_ipv4",
     "nft_reject_ipv6",
+    "sch_ingress",
+    "cls_bpf",
 ];
 /// Programs that the tests start.
 const PROGRAMS: &[&str] = &["ip", "nft"];
-const APPLETS: &[&str] = &["sh", "mount", "modprobe", "poweroff", "cat", "mkdir", "sleep"];
+const APPLETS: &[&str] = &["sh", "mount", "modprobe", "poweroff", "cat", "mkdir", "sleep", "nsenter"];
 
 /// What the guest says when a test program ended: this, its name, its exit code.
 pub(super) const ENDED: &str = "GRAYLAG-GUEST: ended";

@@ -22,6 +22,8 @@ struct Kernel {
     /// Signals that this kernel cannot give, as `graylag check` names them. The tests hold the agent to it: it says so
     /// for these and for no others.
     without: &'static [&'static str],
+    /// Test programs that run in it.
+    tests: &'static [&'static str],
 }
 
 const MIRROR: &str = "http://deb.debian.org/debian";
@@ -33,13 +35,22 @@ const KERNELS: &[Kernel] = &[
         version: "5.10",
         mirrors: &[MIRROR, ARCHIVE],
         without: &["handshake_client", "drops"],
+        tests: TESTS,
     },
-    Kernel { suite: "bookworm", version: "6.1", mirrors: &[MIRROR, ARCHIVE], without: &[] },
-    Kernel { suite: "trixie", version: "6.12", mirrors: &[MIRROR, ARCHIVE], without: &[] },
+    Kernel {
+        suite: "bookworm",
+        version: "6.1",
+        mirrors: &[MIRROR, ARCHIVE],
+        without: &[],
+        tests: WITH_MEDIA,
+    },
+    Kernel { suite: "trixie", version: "6.12", mirrors: &[MIRROR, ARCHIVE], without: &[], tests: WITH_MEDIA },
 ];
 
-/// The test programs that run in the guests.
+/// The test programs that run in every guest.
 const TESTS: &[&str] = &["verifier", "degraded", "tcp_cases"];
+/// And where the kernel has what media takes (`bpf_loop`, Linux 5.17).
+const WITH_MEDIA: &[&str] = &["verifier", "degraded", "tcp_cases", "media"];
 /// Guests at once. An emulated processor keeps a real one busy, and its tests are as patient as elsewhere.
 const AT_ONCE: usize = 2;
 
@@ -56,12 +67,10 @@ pub(crate) fn all(agent: &Path, programs: &[Program], only: Option<&str>) -> Res
         "no such kernel; there are {}",
         KERNELS.iter().map(|k| k.version).collect::<Vec<_>>().join(", ")
     );
-    let tests: Vec<&Program> = programs.iter().filter(|p| TESTS.contains(&p.name.as_str())).collect();
-    ensure!(tests.len() == TESTS.len(), "not all of the guests' test programs were built: {TESTS:?}");
     let mut tally = Tally::default();
     for few in chosen.chunks(AT_ONCE) {
         // What is fetched is said one after the other; what is emulated runs at once.
-        let images = few.iter().map(|kernel| prepare(kernel, agent, &tests)).collect::<Result<Vec<_>>>()?;
+        let images = few.iter().map(|kernel| prepare(kernel, agent, programs)).collect::<Result<Vec<_>>>()?;
         let run = |(kernel, image): (&&Kernel, image::Image)| guest::run(kernel, &image);
         let outcomes = thread::scope(|scope| {
             let guests: Vec<_> = few.iter().zip(images).map(|pair| scope.spawn(move || run(pair))).collect();
@@ -74,10 +83,12 @@ pub(crate) fn all(agent: &Path, programs: &[Program], only: Option<&str>) -> Res
     Ok(tally)
 }
 
-fn prepare(kernel: &Kernel, agent: &Path, tests: &[&Program]) -> Result<image::Image> {
+fn prepare(kernel: &Kernel, agent: &Path, programs: &[Program]) -> Result<image::Image> {
     let started = Instant::now();
+    let tests: Vec<&Program> = programs.iter().filter(|p| kernel.tests.contains(&p.name.as_str())).collect();
+    ensure!(tests.len() == kernel.tests.len(), "not all of {:?} were built", kernel.tests);
     let files = fetch::fetch(kernel)?;
-    let image = image::build(kernel, files, agent, tests)?;
+    let image = image::build(kernel, files, agent, &tests)?;
     say(format!("{}: image made in {} s", kernel.version, started.elapsed().as_secs()));
     Ok(image)
 }

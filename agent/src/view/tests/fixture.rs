@@ -4,7 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::model::status::{
     AgentStatus, ConditionStatus, DropStatus, EvidenceStatus, HandshakeStatus, MapStatus, MediaStatus,
-    Quantiles, RetransmitStatus, SignalStatus, Stamp, Status, SubjectStatus, TargetStatus, WaitStatus,
+    Quantiles, RelayStatus, RetransmitStatus, SignalStatus, Stamp, Status, SubjectStatus, TargetStatus,
+    WaitStatus,
 };
 
 /// 03:00.
@@ -39,6 +40,7 @@ pub fn empty() -> Status {
         conditions: vec![],
         subjects: vec![],
         media: vec![],
+        relays: vec![],
         drops: vec![],
         signals: signals.map(|name| signal(name, None)).into(),
         maps: vec![
@@ -256,6 +258,25 @@ pub fn media() -> Status {
         leg("203.0.113.0/24", "transmit", 50.0, Some(0.0), 0, 0.02),
     ];
     status.media[4].datagrams = 1.0;
+    let relay = |process: &str, sockets, sent: f64, queued, dropped| RelayStatus {
+        process: process.into(),
+        processes: 1,
+        sockets,
+        received: 3450.0,
+        sent,
+        dropped,
+        queued,
+        trend: (0..40u8).map(|second| if second > 34 { sent as f32 } else { 3400.0 }).collect(),
+    };
+    status.relays =
+        vec![relay("mediasoup-work", 4, 27_800.0, 1536, 0), relay("turnserver", 212, 0.0, 9_400_000, 340)];
+    let mut stuck = stall("", (3450, 3450), 1.2);
+    stuck.name = "relay_stall".into();
+    stuck.target =
+        TargetStatus { process: Some("turnserver".into()), pid: Some(812), ..TargetStatus::default() };
+    stuck.blame = "local_process".into();
+    stuck.evidence.text = "took in 3450 RTP packets in 1.0 s and put out 0, usually 0.99 for each; they wait in its receive queues: it does not read".into();
+    status.conditions.push(stuck);
     let mut loss = stall("", (512, 17_012), 12.0);
     loss.name = "path_loss".into();
     loss.target = TargetStatus {
