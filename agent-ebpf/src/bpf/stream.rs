@@ -5,7 +5,7 @@ use aya_ebpf::{Global, bindings::__sk_buff};
 use graylag_ebpf::{
     bytes::{Bytes, be16},
     counter::Direction,
-    demux::{CHANNEL_HEADER, HEAD},
+    demux::{CHANNEL_HEADER, HEAD, is_channel, is_rtp},
     flow::{Direction as Half, Stream, moment},
     media::{JITTER_EVERY, MediaCounter, Traffic, burst_bucket},
     rtp::{self, Cursor, Event, Header, Sink, Tally, Time, clock},
@@ -222,7 +222,10 @@ fn one(walk: &mut Walk<'_>) -> bool {
     if !walk.look() {
         return true;
     }
-    if next(walk.datagram, walk.half) {
+    // The kernel joins datagrams of one flow whatever they carry: a report may follow the media that it is about.
+    if !is_rtp(&walk.datagram.head) || (walk.datagram.channel != 0 && !is_channel(walk.datagram.channel)) {
+        // Nothing of a stream.
+    } else if next(walk.datagram, walk.half) {
         walk.received += 1;
     } else {
         media_any(walk.datagram, walk.half);
