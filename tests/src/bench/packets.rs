@@ -161,22 +161,27 @@ fn one_at_a_time(trial: &Trial, traffic: Traffic, log_flows: u32, options: &Opti
     Ok(Spread { median: with.median - less, least: with.least - less, most: with.most - less, n: with.n })
 }
 
+/// Median and least: on a machine that others use, the one says what it is, the other what it would be.
+fn both(spread: Spread) -> String {
+    format!("{}, {}", Figure(spread.median), Figure(spread.least))
+}
+
 fn in_a_row(options: &Options, section: &mut Section) -> Result<()> {
-    let mut head = vec!["ns a packet over an empty program, median".to_owned()];
+    let mut head = vec!["ns a packet over an empty program: median, least".to_owned()];
     head.extend(LOG_FLOWS.map(|log| {
         if log == 0 { "1 flow".into() } else { format!("{} flows", Figure(f64::from(1 << log))) }
     }));
     let mut table = Table::new(head);
-    let mut goal = None;
+    let mut goals = Vec::new();
     for traffic in [AUDIO, VIDEO, OTHER] {
         let mut cells = vec![traffic.name.to_owned()];
         for log_flows in LOG_FLOWS {
             let trial = trial(1 << log_flows)?;
             warm(&trial, traffic, 1 << log_flows)?;
             let spread = over(&trial, traffic, log_flows, 1, options)?;
-            cells.push(Figure(spread.median).to_string());
+            cells.push(both(spread));
             if log_flows == GOAL_LOG_FLOWS && traffic.rtp {
-                goal = goal.max(Some(spread.median as i64));
+                goals.push((traffic.name, spread.median));
             }
         }
         table.row(cells);
@@ -202,13 +207,13 @@ fn in_a_row(options: &Options, section: &mut Section) -> Result<()> {
         let least = test_run(nothing.as_fd(), &segment, Shown::default(), 1_000_000)?;
         runs.push(f64::from(test_run(program, &segment, Shown::default(), 1_000_000)?) - f64::from(least));
     }
-    cells.push(Figure(Spread::of(&runs).context("no runs")?.median).to_string());
+    cells.push(both(Spread::of(&runs).context("no runs")?));
     cells.extend(vec!["-".to_owned(); 3]);
     table.row(cells);
     section.table("What arrives at an Ethernet interface, IPv4:", table);
-    if let Some(found) = goal {
-        let what = format!("a packet of RTP among 16,384 flows, at most {GOAL_NS} ns");
-        section.goal(what, format!("{found} ns"), found as f64 <= GOAL_NS);
+    for (name, found) in goals {
+        let what = format!("a packet among 16,384 flows, {name}, at most {GOAL_NS} ns");
+        section.goal(what, format!("{} ns", Figure(found)), found <= GOAL_NS);
     }
     section.remark(
         "A program that writes the next flow into the packet and goes on to the flow program, and the same before an empty one \
@@ -234,10 +239,11 @@ fn joined(options: &Options, section: &mut Section) -> Result<()> {
         ("10 of 300 bytes", Traffic { size: 300, ticks: 0, ..AUDIO }, 10),
         ("3 of 1,100 bytes", VIDEO, 3),
     ] {
+        // Of a machine that others use, the least of each: these are differences of differences.
         let fresh = |count| -> Result<f64> {
             let trial = trial(16)?;
             warm(&trial, traffic, 16)?;
-            Ok(over(&trial, traffic, 4, count, options)?.median)
+            Ok(over(&trial, traffic, 4, count, options)?.least)
         };
         let (one, all) = (fresh(1)?, fresh(count)?);
         let (each, further) = (all / count as f64, (all - one) / (count - 1) as f64);
@@ -250,6 +256,11 @@ fn joined(options: &Options, section: &mut Section) -> Result<()> {
         ]);
     }
     section.table("Segments:", table);
+    section.remark(
+        "Here all segments lie in the linear part of the packet, for the kernel's test makes no others; those of a sender with \
+         `UDP_SEGMENT` or of GRO mostly lie in fragments, from which the kernel copies more slowly. Segments larger than \
+         1,024 bytes are copied one by one, smaller ones 4,096 bytes at a time. The least of 15 pairs.",
+    );
     section.goal(
         format!("a segment, at most {GOAL_SEGMENT_NS} ns"),
         format!("{} ns", Figure(worst)),
