@@ -151,7 +151,8 @@ struct Walk<'a> {
     at: u32,
     /// Segments walked.
     walked: u32,
-    /// What the scratch memory holds.
+    /// Where segments are copied to, and what it holds.
+    scratch: &'a mut [u8; SCRATCH_BYTES],
     copied: u32,
     copied_to: u32,
     /// Packets that were simply the next.
@@ -174,20 +175,19 @@ impl Walk<'_> {
             }
             return self.packet.copy(self.at + CHANNEL_HEADER, datagram.head.as_mut_ptr(), HEAD as u32);
         }
-        let Some(scratch) = maps::scratch() else { return false };
         if self.at + HEADERS > self.copied_to {
-            let Some(length) = maps::fill_scratch(scratch, self.packet, self.at, end - self.at) else {
+            let Some(length) = maps::fill_scratch(self.scratch, self.packet, self.at, end - self.at) else {
                 return false;
             };
             (self.copied, self.copied_to) = (self.at, self.at + length);
         }
         let at = self.at - self.copied;
         if datagram.channel != 0 {
-            let Some([a, b]) = maps::read_scratch(scratch, at) else { return false };
+            let Some([a, b]) = maps::read_scratch(self.scratch, at) else { return false };
             datagram.channel = be16(a, b);
         }
         // Where it stays, in as few stores as it is read: what is taken apart into bytes is slow to read back as words.
-        let Some(head) = maps::read_scratch(scratch, at + CHANNEL_HEADER) else { return false };
+        let Some(head) = maps::read_scratch(self.scratch, at + CHANNEL_HEADER) else { return false };
         datagram.head = head;
         true
     }
@@ -206,8 +206,10 @@ extern "C" fn media_many(skb: *mut __sk_buff, datagram: *mut Datagram, half: *mu
 
 #[inline(always)]
 fn many(packet: Packet, datagram: &mut Datagram, half: &mut Half) {
+    let Some(scratch) = maps::scratch() else { return };
     let (at, segments) = (datagram.at - 4, datagram.segments);
-    let mut walk = Walk { packet, datagram, half, at, walked: 0, copied: 0, copied_to: 0, received: 0 };
+    let mut walk =
+        Walk { packet, datagram, half, at, walked: 0, scratch, copied: 0, copied_to: 0, received: 0 };
     maps::repeat(if segments < MOST_SEGMENTS { segments } else { MOST_SEGMENTS }, one, &mut walk);
     if let Some(traffic) = maps::traffic(walk.datagram.path, walk.datagram.direction) {
         traffic.received += u64::from(walk.received);
