@@ -39,7 +39,7 @@ fn trial() -> Trial {
     Trial::new(&settings).expect("the programs")
 }
 
-/// Shows it; false where the kernel makes no packet of it: its test wants all of the IP header that the EtherType promises.
+/// Shows it; false where the kernel makes no packet of it: its test wants all of the IP header that the `EtherType` promises.
 fn show(trial: &Trial, program: FlowProgram, frame: &[u8], segment_size: u32) -> bool {
     match trial.run(program, frame, segment_size) {
         Ok(verdict) => {
@@ -385,7 +385,7 @@ fn wrong(random: &mut Random) -> Vec<u8> {
     frame
 }
 
-/// Without its Ethernet header. The kernel's test takes the EtherType from bytes 12 and 13 of what it is handed, which here are
+/// Without its Ethernet header. The kernel's test takes the `EtherType` from bytes 12 and 13 of what it is handed, which here are
 /// the source address's.
 fn bare(frame: &[u8]) -> Option<Vec<u8>> {
     let frame = frame.get(ETHERNET..)?;

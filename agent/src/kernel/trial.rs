@@ -81,7 +81,7 @@ impl Trial {
 
     /// Shows a program one packet, with its Ethernet header, and says what the program returned. The packet stands for
     /// several where `segment_size` is not 0. A program for interfaces without link headers takes its first byte for the
-    /// IP header's, and the EtherType at byte 12 for what the interface says the protocol is.
+    /// IP header's, and the `EtherType` at byte 12 for what the interface says the protocol is.
     ///
     /// An error is the kernel's, which makes no packet of everything.
     pub fn run(&self, program: FlowProgram, packet: &[u8], segment_size: u32) -> Result<i32, KernelError> {
