@@ -94,6 +94,18 @@ pub fn classify(head: &[u8; HEAD], length: u32) -> Datagram {
     Datagram::Plain(if matches!(plain, Kind::Quic) && length < SHORTEST_QUIC { Kind::Other } else { plain })
 }
 
+/// Whether what begins like this and is no shorter is RTP, as [`classify`] would say. For one of many segments.
+#[inline(always)]
+pub const fn is_rtp(head: &[u8; HEAD]) -> bool {
+    head[0] >> 6 == 2 && !matches!(head[1], 192..=223)
+}
+
+/// Whether this is the number of a TURN channel.
+#[inline(always)]
+pub const fn is_channel(number: u16) -> bool {
+    number >> 12 == 4
+}
+
 /// RFC 5761 §4: payload types 64 to 95 with the marker bit are RTCP packet types 192 to 223.
 #[inline(always)]
 fn real_time(second: u8, length: u32) -> Kind {
@@ -219,6 +231,11 @@ mod tests {
                     prop_assert!(4 + usize::from(length) <= datagram.len());
                 }
             }
+        }
+
+        #[test]
+        fn a_segment_is_what_a_datagram_would_be(head: [u8; HEAD], length in 12u32..1500) {
+            prop_assert_eq!(is_rtp(&head), classify(&head, length) == Datagram::Plain(Kind::Rtp));
         }
 
         #[test]

@@ -79,7 +79,8 @@ pub const fn number(slot: u64) -> Option<u32> {
 impl Bucket {
     /// The number of the entry with a hash's tag: of the last, where chance made two. Its key has to be compared.
     ///
-    /// Without branches, for which way it is cannot be predicted; `hide` keeps the compiler from making some again.
+    /// Without branches, for which way it is cannot be predicted; `hide` keeps the compiler from making some again, and from
+    /// doing all slots at once, which takes more stack than the programs have.
     #[inline(always)]
     pub fn find(&self, hash: u64, hide: impl Fn(u64) -> u64) -> Option<u32> {
         let mut found = 0;
@@ -87,9 +88,9 @@ impl Bucket {
         while i < WAYS {
             let slot = self.slots[i];
             let off = (slot ^ hash) >> NUMBER_BITS;
-            // Its top bit is set where the tags differ; then all ones where they do not.
-            let equal = (hide(off.wrapping_neg()) >> 63).wrapping_sub(1);
-            found = (found & !equal) | (slot & equal);
+            // Below zero where the tags differ; then all ones, else 0.
+            let differ = hide((hide(off.wrapping_neg()).cast_signed() >> 63).cast_unsigned());
+            found = hide(slot ^ ((slot ^ found) & differ));
             i += 1;
         }
         number(found)

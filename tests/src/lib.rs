@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod bench;
 pub mod bpf;
+pub mod frames;
 pub mod http;
 pub mod metrics;
 pub mod net;
@@ -15,6 +16,7 @@ pub mod nft;
 pub mod object;
 pub mod otlp;
 pub mod proc;
+pub mod random;
 pub mod raw;
 pub mod rtp;
 pub mod servers;

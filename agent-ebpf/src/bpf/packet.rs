@@ -234,7 +234,7 @@ pub fn quick(packet: Packet, link: u32, out: &mut Datagram) -> Quick {
         }
         IPV6 => {
             let Some(head) = linear.read::<{ IPV6_HEADER as usize }>(link) else { return Quick::Unclear };
-            if head[6] != UDP {
+            if head[6] != UDP || head[0] >> 4 != 6 {
                 return Quick::Unclear;
             }
             let address =

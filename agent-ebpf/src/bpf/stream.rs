@@ -5,7 +5,7 @@ use aya_ebpf::{Global, bindings::__sk_buff};
 use graylag_ebpf::{
     bytes::{Bytes, be16},
     counter::Direction,
-    demux::{CHANNEL_HEADER, HEAD},
+    demux::{CHANNEL_HEADER, HEAD, is_channel, is_rtp},
     flow::{Direction as Half, Stream, moment},
     media::{JITTER_EVERY, MediaCounter, Traffic, burst_bucket},
     rtp::{self, Cursor, Event, Header, Sink, Tally, Time, clock},
@@ -151,7 +151,8 @@ struct Walk<'a> {
     at: u32,
     /// Segments walked.
     walked: u32,
-    /// What the scratch memory holds.
+    /// Where segments are copied to, and what it holds.
+    scratch: &'a mut [u8; SCRATCH_BYTES],
     copied: u32,
     copied_to: u32,
     /// Packets that were simply the next.
@@ -174,20 +175,20 @@ impl Walk<'_> {
             }
             return self.packet.copy(self.at + CHANNEL_HEADER, datagram.head.as_mut_ptr(), HEAD as u32);
         }
-        let Some(scratch) = maps::scratch() else { return false };
         if self.at + HEADERS > self.copied_to {
-            let Some(length) = maps::fill_scratch(scratch, self.packet, self.at, end - self.at) else {
+            let Some(length) = maps::fill_scratch(self.scratch, self.packet, self.at, end - self.at) else {
                 return false;
             };
             (self.copied, self.copied_to) = (self.at, self.at + length);
         }
-        let Some(h) = maps::read_scratch::<{ HEADERS as usize }>(scratch, self.at - self.copied) else {
-            return false;
-        };
+        let at = self.at - self.copied;
         if datagram.channel != 0 {
-            datagram.channel = be16(h[0], h[1]);
+            let Some([a, b]) = maps::read_scratch(self.scratch, at) else { return false };
+            datagram.channel = be16(a, b);
         }
-        datagram.head = [h[4], h[5], h[6], h[7], h[8], h[9], h[10], h[11], h[12], h[13], h[14], h[15]];
+        // Where it stays, in as few stores as it is read: what is taken apart into bytes is slow to read back as words.
+        let Some(head) = maps::read_scratch(self.scratch, at + CHANNEL_HEADER) else { return false };
+        datagram.head = head;
         true
     }
 }
@@ -205,8 +206,10 @@ extern "C" fn media_many(skb: *mut __sk_buff, datagram: *mut Datagram, half: *mu
 
 #[inline(always)]
 fn many(packet: Packet, datagram: &mut Datagram, half: &mut Half) {
+    let Some(scratch) = maps::scratch() else { return };
     let (at, segments) = (datagram.at - 4, datagram.segments);
-    let mut walk = Walk { packet, datagram, half, at, walked: 0, copied: 0, copied_to: 0, received: 0 };
+    let mut walk =
+        Walk { packet, datagram, half, at, walked: 0, scratch, copied: 0, copied_to: 0, received: 0 };
     maps::repeat(if segments < MOST_SEGMENTS { segments } else { MOST_SEGMENTS }, one, &mut walk);
     if let Some(traffic) = maps::traffic(walk.datagram.path, walk.datagram.direction) {
         traffic.received += u64::from(walk.received);
@@ -222,7 +225,10 @@ fn one(walk: &mut Walk<'_>) -> bool {
     if !walk.look() {
         return true;
     }
-    if next(walk.datagram, walk.half) {
+    // The kernel joins datagrams of one flow whatever they carry: a report may follow the media that it is about.
+    if !is_rtp(&walk.datagram.head) || (walk.datagram.channel != 0 && !is_channel(walk.datagram.channel)) {
+        // Nothing of a stream.
+    } else if next(walk.datagram, walk.half) {
         walk.received += 1;
     } else {
         media_any(walk.datagram, walk.half);

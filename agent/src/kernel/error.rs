@@ -36,6 +36,9 @@ pub enum KernelError {
     /// Not one program could be attached.
     #[error("no program could be attached; `graylag check` says why for each. First reason: {0}")]
     NothingAttached(String),
+    /// A program could not be run on a packet that was made up for it.
+    #[error("a kernel program could not be tried: {0}")]
+    Trial(String),
     /// A map could not be read or written after start.
     #[error("kernel map {map}: {error}")]
     Map {

@@ -62,8 +62,13 @@ pub fn fd<'a>(ebpf: &'a Ebpf, map: &'static str) -> Result<BorrowedFd<'a>, Kerne
     Ok(data.fd().as_fd())
 }
 
+/// Memory of all maps in bytes.
+pub fn all_memory(ebpf: &Ebpf) -> u64 {
+    ebpf.maps().filter_map(|(_, map)| memory(map)).sum()
+}
+
 /// Memory of a map in bytes: `memlock` of its descriptor (`bpf_map_show_fdinfo`).
-pub fn memory(map: &Map) -> Option<u64> {
+fn memory(map: &Map) -> Option<u64> {
     let data: &MapData = match map {
         Map::HashMap(data)
         | Map::LruHashMap(data)

@@ -15,6 +15,7 @@ pub mod netns;
 pub mod privileges;
 pub mod programs;
 pub mod settings;
+pub mod trial;
 mod verify;
 
 use std::{
@@ -345,7 +346,7 @@ impl Kernel {
 
     /// Memory that the maps have taken, bytes, as the kernel accounts for it.
     pub fn map_memory(&self) -> u64 {
-        self.ebpf.maps().filter_map(|(_, map)| maps::memory(map)).sum()
+        maps::all_memory(&self.ebpf)
     }
 
     /// Tries to load a program that is never attached: `graylag check` reports what kinds this kernel refuses.

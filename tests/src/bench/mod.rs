@@ -13,11 +13,14 @@ mod flows;
 mod footprint;
 mod load;
 mod options;
+mod packets;
 mod programs;
+mod rotor;
 mod sample;
 mod section;
 mod server;
 mod stream;
+mod syscall;
 mod table;
 mod throughput;
 mod usage;
@@ -40,11 +43,16 @@ struct Part {
     run: fn(&Options) -> Section,
 }
 
-const PARTS: [Part; 4] = [
+const PARTS: [Part; 5] = [
     Part {
         name: "programs",
         about: "run time of each kernel program, and of all of them per TCP connection",
         run: programs::run,
+    },
+    Part {
+        name: "packets",
+        about: "what the flow programs take of a packet, of a segment, and of memory",
+        run: packets::run,
     },
     Part {
         name: "throughput",
