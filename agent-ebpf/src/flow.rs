@@ -111,10 +111,8 @@ pub struct Flow {
     pub path: u32,
     /// Generation of the peers that `path` was looked up in.
     pub generation: u32,
-    /// Interface that carried its first datagram.
-    pub ifindex: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// The ICE session that its connectivity checks named first ([`crate::session::key`]); 0 for none.
+    pub session: u64,
     /// Towards this host.
     pub receive: Direction,
     /// Away from it.
@@ -142,19 +140,21 @@ pub struct Stream {
 const _: () = assert!(size_of::<Direction>() == 128 && size_of::<Flow>() == 320 && size_of::<Stream>() == 80);
 
 impl Direction {
-    /// Counts datagrams of one kind.
+    /// Counts datagrams of one kind. Whether they are the first of that kind.
     #[inline(always)]
-    pub fn count(&mut self, now: Moment, packets: u32, bytes: u64, kind: Kind) {
+    pub fn count(&mut self, now: Moment, packets: u32, bytes: u64, kind: Kind) -> bool {
         self.bytes = self.bytes.wrapping_add(bytes);
         self.packets = self.packets.wrapping_add(packets);
         self.last = now;
-        if self.kinds & kind.bit() == 0 {
+        let first = self.kinds & kind.bit() == 0;
+        if first {
             self.begin(now, kind);
         }
         if matches!(kind, Kind::Rtp) {
             self.media = self.media.saturating_add(packets as u16);
             self.last_media = now;
         }
+        first
     }
 
     /// The first datagram of its kind.
@@ -361,7 +361,7 @@ mod tests {
     fn apply(half: &mut Direction, now_ns: u64, packet: &Packet) {
         let now = moment(now_ns);
         match packet {
-            Packet::Count(kind, n, bytes) => half.count(now, *n, *bytes, Kind::ALL[usize::from(*kind)]),
+            Packet::Count(kind, n, bytes) => _ = half.count(now, *n, *bytes, Kind::ALL[usize::from(*kind)]),
             Packet::Stun(head) => half.stun(now, &stun::Header::parse(*head)),
             Packet::Dtls(datagram) => half.dtls(now, &**datagram, 0, datagram.len() as u32),
             Packet::Rtp(sequence, timestamp, payload_type) => {

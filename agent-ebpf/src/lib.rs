@@ -27,6 +27,7 @@ pub mod outcome;
 pub mod record;
 pub mod relay;
 pub mod rtp;
+pub mod session;
 pub mod stun;
 pub mod table;
 

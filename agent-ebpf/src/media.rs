@@ -179,18 +179,20 @@ pub enum MediaCounter {
     StreamCreated,
     /// Flows whose path found no room and counts as `~other`.
     PathFull,
+    /// ICE sessions that found no room.
+    SessionFull,
 }
 
 impl MediaCounter {
     /// Number of counters.
-    pub const COUNT: usize = 12;
+    pub const COUNT: usize = 13;
     /// Datagrams, segments each, that are in nobody's account.
     pub const NOT_COVERED: [Self; 6] =
         [Self::Fragment, Self::Extension, Self::Malformed, Self::Vlan, Self::Segment, Self::FlowRefused];
 }
 
 const _: () = assert!(size_of::<Traffic>() == 72 && size_of::<MediaKey>() == 24);
-const _: () = assert!(MediaCounter::PathFull as usize + 1 == MediaCounter::COUNT);
+const _: () = assert!(MediaCounter::SessionFull as usize + 1 == MediaCounter::COUNT);
 
 #[cfg(test)]
 mod tests {

@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod bench;
 pub mod bpf;
+pub mod calls;
 pub mod frames;
 pub mod http;
 pub mod metrics;

@@ -15,6 +15,7 @@ use graylag_ebpf::{
     record::{Conn, HalfOpen, HalfOpenRecord, PathRecord, PathStats, Scan, Waiting},
     relay::{SocketMedia, SocketRecord},
     rtp::{Cursor, Tally},
+    session::{Session, SessionRecord},
     table::Bucket,
 };
 use graylag_tests::object::{Layout, Object, PROFILES};
@@ -92,13 +93,15 @@ fn layouts() -> Vec<(&'static str, Layout)> {
             state,
         }),
         layout!(Tally { missed, late, duplicated, stale, bursts, restarts, candidate }),
-        layout!(Flow { tuple, created_ns, path, generation, ifindex, reserved, receive, transmit }),
+        layout!(Flow { tuple, created_ns, path, generation, session, receive, transmit }),
         layout!(Stream { flow, created, direction, last, cursor, tally }),
         layout!(Traffic { last_ns, last_media_ns, bytes, received, packets }),
         layout!(Quality { trouble, bursts, jitter }),
         layout!(PathFlows { pass, fresh, one_way, fell }),
         layout!(SocketMedia { began_ns, received, sent, dropped, sources, process, pass, command }),
         layout!(SocketRecord { id, queued, reserved, media }),
+        layout!(Session { began_ns, at }),
+        layout!(SessionRecord { key, session }),
         layout!(FlowScan { now_ns, fresh_ns, fell_ns, recent_ns, pass, reserved }),
     ]
 }
@@ -131,6 +134,7 @@ fn maps_are_declared_with_the_sizes_of_the_contract() {
         ("PATH_TRAFFIC", WORD, size_of::<PathTraffic>()),
         ("PEER_GENERATION", WORD, WORD),
         ("SCRATCH", WORD, 4096),
+        ("SESSIONS", size_of::<u64>(), size_of::<Session>()),
         ("STREAMS", WORD, size_of::<Stream>()),
         ("STREAM_INDEX", WORD, size_of::<Bucket>()),
         ("CONNS", size_of::<u64>(), size_of::<Conn>()),

@@ -36,7 +36,7 @@ fn accepted(profile: &str, configuration: &str) {
         assert!(verdicts.iter().any(|(found, _)| found == name), "{profile} has no program {name}");
     }
     let tried = verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Accepted).count();
-    assert!(tried * 2 > known.len(), "{verdicts:?}");
+    assert!(tried * 3 > known.len(), "{verdicts:?}");
 }
 
 #[test]

@@ -72,23 +72,25 @@ pub(crate) fn test() -> Result<()> {
     python()
 }
 
-/// The Python packages of tests/collector, in an environment of their own under target/.
+/// What the tests' Python programs need.
+const REQUIREMENTS: &[&str] = &["tests/collector/requirements.txt", "tests/peers/requirements.txt"];
+
+/// Their Python packages, in an environment of their own under target/.
 fn python() -> Result<()> {
-    let wanted =
-        fs::read_to_string("tests/collector/requirements.txt").context("tests/collector/requirements.txt")?;
+    let read = |path: &&str| fs::read_to_string(path).with_context(|| (*path).to_owned());
+    let wanted = REQUIREMENTS.iter().map(read).collect::<Result<Vec<_>>>()?.concat();
     let environment = Path::new("target/venv");
     let stamp = environment.join("requirements.txt");
     if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(());
     }
-    say("installing with pip, into target/venv: what tests/collector/requirements.txt names");
+    say(format!("installing with pip, into target/venv: what {} name", REQUIREMENTS.join(" and ")));
     // The system's interpreter, and not one that a version manager put before it on PATH.
     let python = Path::new("/usr/bin/python3");
     let python = if python.exists() { python } else { Path::new("python3") };
     run(Command::new(python).args(["-m", "venv", "--clear"]).arg(environment))?;
     let pip = environment.join("bin/pip");
-    run(Command::new(pip)
-        .args(["install", "--quiet", "--disable-pip-version-check", "-r"])
-        .arg("tests/collector/requirements.txt"))?;
+    let requirements = REQUIREMENTS.iter().flat_map(|path| ["-r", path]);
+    run(Command::new(pip).args(["install", "--quiet", "--disable-pip-version-check"]).args(requirements))?;
     fs::write(stamp, wanted).context("target/venv")
 }

@@ -17,7 +17,7 @@ use graylag_ebpf::{
     flow::{Flow, IN_CHANNEL, moment},
     key::Address,
     media::{MediaCounter, MediaKey, group},
-    stun,
+    session, stun,
 };
 
 use super::{
@@ -69,8 +69,7 @@ fn observe(packet: Packet, direction: Direction, link: u32) {
 #[inline(always)]
 fn account(packet: Packet, datagram: &mut Datagram) {
     let hash = maps::hash_of(&datagram.words);
-    let Some(flow) = find(datagram, hash).or_else(|| FLOW_TABLE.entry(media_make(packet.raw(), datagram)))
-    else {
+    let Some(flow) = find(datagram, hash).or_else(|| FLOW_TABLE.entry(media_make(datagram))) else {
         return;
     };
     let generation = maps::generation();
@@ -86,7 +85,8 @@ fn account(packet: Packet, datagram: &mut Datagram) {
     traffic.bytes += u64::from(datagram.bytes);
     maps::bump(&mut traffic.packets, group(kind), u64::from(datagram.segments));
     let half = flow.half_mut(datagram.direction);
-    half.count(moment(datagram.clock.coarse_ns), datagram.segments, u64::from(datagram.bytes), kind);
+    let first =
+        half.count(moment(datagram.clock.coarse_ns), datagram.segments, u64::from(datagram.bytes), kind);
     if datagram.channel != 0 {
         half.kinds |= IN_CHANNEL;
     }
@@ -98,6 +98,23 @@ fn account(packet: Packet, datagram: &mut Datagram) {
         Kind::Stun | Kind::Dtls => _ = media_session(packet.raw(), datagram, flow),
         _ => {}
     }
+    if first && flow.session != 0 {
+        media_progress(datagram, flow);
+    }
+}
+
+/// Notes how far a flow has come for its session.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn media_progress(datagram: *const Datagram, flow: *const Flow) -> u32 {
+    // SAFETY: what the verifier lets through is null or what it says.
+    if let Some((datagram, flow)) = unsafe { datagram.as_ref().zip(flow.as_ref()) } {
+        let now_ns = datagram.clock.coarse_ns;
+        if let Some(session) = maps::session(flow.session, now_ns) {
+            session.follow(flow, moment(now_ns));
+        }
+    }
+    0
 }
 
 /// Takes a message of STUN or DTLS.
@@ -108,7 +125,7 @@ extern "C" fn media_session(skb: *mut __sk_buff, datagram: *mut Datagram, flow: 
     if let Some((datagram, flow)) = unsafe { datagram.as_mut().zip(flow.as_mut()) } {
         // STUN begins with 0 to 3.
         if datagram.head[0] < 4 {
-            checked(datagram, flow);
+            checked(Packet::new(skb), datagram, flow);
         } else {
             secured(Packet::new(skb), datagram, flow);
         }
@@ -117,16 +134,33 @@ extern "C" fn media_session(skb: *mut __sk_buff, datagram: *mut Datagram, flow: 
 }
 
 #[inline(always)]
-fn checked(datagram: &Datagram, flow: &mut Flow) {
+fn checked(packet: Packet, datagram: &Datagram, flow: &mut Flow) {
     let head = &datagram.head;
     let header = stun::Header::parse([head[0], head[1], head[2], head[3]]);
-    flow.half_mut(datagram.direction).stun(moment(datagram.clock.coarse_ns), &header);
+    let half = flow.half_mut(datagram.direction);
+    let before = half.stun;
+    half.stun(moment(datagram.clock.coarse_ns), &header);
+    let mut news = half.stun != before;
+    if flow.session == 0 && header.method == stun::BINDING && header.class == stun::Class::Request {
+        let packet = Copied(packet);
+        if let Some(place) = stun::username(&packet, datagram.at, header.length) {
+            flow.session = session::key(&packet, place);
+            news = true;
+        }
+    }
+    if news && flow.session != 0 {
+        media_progress(datagram, flow);
+    }
 }
 
 #[inline(always)]
 fn secured(packet: Packet, datagram: &Datagram, flow: &mut Flow) {
     let half = flow.half_mut(datagram.direction);
+    let before = half.dtls;
     half.dtls(moment(datagram.clock.coarse_ns), &Copied(packet), datagram.at, datagram.end);
+    if half.dtls != before && flow.session != 0 {
+        media_progress(datagram, flow);
+    }
 }
 
 /// Finds a datagram's flow, and notes its place.
@@ -146,16 +180,16 @@ const NONE: u32 = u32::MAX;
 /// A global function: see [`stream`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn media_make(skb: *mut __sk_buff, datagram: *mut Datagram) -> u32 {
+extern "C" fn media_make(datagram: *mut Datagram) -> u32 {
     // SAFETY: what the verifier lets through is null or what it says.
     match unsafe { datagram.as_mut() } {
-        Some(datagram) => make(Packet::new(skb), datagram),
+        Some(datagram) => make(datagram),
         None => NONE,
     }
 }
 
 #[inline(always)]
-fn make(packet: Packet, datagram: &mut Datagram) -> u32 {
+fn make(datagram: &mut Datagram) -> u32 {
     datagram.mirror();
     let mirrored = maps::hash_of(&datagram.words);
     let crossed = find(datagram, mirrored).is_some();
@@ -170,7 +204,6 @@ fn make(packet: Packet, datagram: &mut Datagram) -> u32 {
         return NONE;
     };
     flow.created_ns = now_ns;
-    flow.ifindex = packet.ifindex();
     let [l0, l1, l2, l3, r0, r1, r2, r3, netns, ports] = datagram.words;
     flow.tuple.remote = [r0, r1, r2, r3];
     flow.path = path_of(&flow.tuple.remote);

@@ -10,6 +10,7 @@ use graylag_ebpf::{
     media::{FlowScan, MediaKey, PathFlows, PathQuality, PathTraffic},
     record::{Conn, HalfOpen, HalfOpenRecord, PathRecord, PathStats, Scan, Waiting},
     relay::{SocketMedia, SocketRecord},
+    session::{Session, SessionRecord},
 };
 
 /// Every type of the ABI; the arrays take no room.
@@ -36,6 +37,8 @@ struct Layouts {
     flow_scan: [FlowScan; 0],
     socket_media: [SocketMedia; 0],
     socket_record: [SocketRecord; 0],
+    session: [Session; 0],
+    session_record: [SessionRecord; 0],
 }
 
 #[unsafe(no_mangle)]
@@ -61,4 +64,6 @@ static LAYOUTS: Layouts = Layouts {
     flow_scan: [],
     socket_media: [],
     socket_record: [],
+    session: [],
+    session_record: [],
 };

@@ -19,6 +19,7 @@ use graylag_ebpf::{
     media::{
         FlowScan, MediaCounter, MediaKey, OTHER_PATH, PathFlows, PathQuality, PathTraffic, Quality, Traffic,
     },
+    session::Session,
     table::{Bucket, Seed, hash},
 };
 
@@ -55,6 +56,9 @@ static PATH_QUALITY: Array<PathQuality> = Array::with_max_entries(4096, 0);
 static PATH_FLOWS: Array<PathFlows> = Array::with_max_entries(4096, 0);
 #[map]
 static FLOW_SCAN: Array<FlowScan> = Array::with_max_entries(1, 0);
+/// ICE sessions by name. The agent removes what is over.
+#[map]
+static SESSIONS: HashMap<u64, Session> = HashMap::with_max_entries(4096, 0);
 /// Raised by the agent whenever the peers have changed.
 #[map]
 static PEER_GENERATION: Array<u32> = Array::with_max_entries(1, 0);
@@ -235,6 +239,22 @@ pub fn path_index(key: &MediaKey) -> u32 {
         count(MediaCounter::PathFull, 1);
         OTHER_PATH
     }
+}
+
+/// An ICE session, made where it is new.
+#[inline(always)]
+pub fn session(key: u64, now_ns: u64) -> Option<&'static mut Session> {
+    // SAFETY: map memory. Two CPUs that note a milestone at once differ by microseconds.
+    let find = || SESSIONS.get_ptr_mut(key).map(|session| unsafe { &mut *session });
+    find().or_else(|| {
+        let fresh = Session { began_ns: now_ns, ..Session::default() };
+        let inserted = SESSIONS.insert(key, fresh, u64::from(BPF_NOEXIST)).is_ok();
+        let found = find();
+        if !inserted && found.is_none() {
+            count(MediaCounter::SessionFull, 1);
+        }
+        found
+    })
 }
 
 /// Where segments are copied to.

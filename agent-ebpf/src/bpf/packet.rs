@@ -62,12 +62,6 @@ impl Packet {
         unsafe { (*self.skb).gso_size }
     }
 
-    /// The interface.
-    #[inline(always)]
-    pub fn ifindex(self) -> u32 {
-        unsafe { (*self.skb).ifindex }
-    }
-
     /// The protocol of its network header, where there is no link header to tell.
     #[inline(always)]
     fn protocol(self) -> u16 {

@@ -12,6 +12,7 @@ use graylag_ebpf::{
     counter::Counter,
     key::{PathKey, Tuple},
     record::{Conn, HalfOpen, PathStats, conn, waiting},
+    session::Session,
 };
 
 use super::{
@@ -116,6 +117,18 @@ fn is_stale(id: u64, entry: &Conn) -> bool {
         !matches!(sk.state(), state::CLOSE | state::SYN_SENT | state::LISTEN)
     };
     !alive || sk.remote_port() != entry.remote_port
+}
+
+/// ICE sessions that began since a time.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/bpf_map_elem")]
+pub extern "C" fn scan_sessions(ctx: *mut c_void) -> i32 {
+    let Some((seq, key, value)) = element::<u64, Session>(ctx) else { return 0 };
+    // SAFETY: not null, of the map's value size.
+    if unsafe { (*value).began_ns } >= maps::scan().touched_since_ns {
+        let _ = write(seq, key) && write(seq, value);
+    }
+    0
 }
 
 /// Handshakes that reached a listener and are not complete: all of them.

@@ -1,6 +1,7 @@
 //! Observations into ticks and totals: differences that survive wrap, reload and eviction; names; top-K and `~other`;
 //! coverage.
 
+mod activation;
 mod delta;
 mod media;
 mod naming;
@@ -22,6 +23,7 @@ use graylag_ebpf::{
     relay::SocketRecord,
 };
 
+pub use activation::Activation;
 pub use media::Media;
 pub use naming::{Naming, PeerName, ServiceName, address};
 pub use relay::Relays;
@@ -47,6 +49,7 @@ pub struct Aggregator {
     listeners: SeriesSet<Arc<str>>,
     media: Media,
     relays: Relays,
+    activation: Activation,
     pending_before: HashSet<Subject>,
     longest_waits: BTreeMap<Subject, Duration>,
     host: HostTotals,
@@ -130,6 +133,7 @@ impl Aggregator {
             listeners: SeriesSet::new(limit, at),
             media: Media::new(2 * limit, at),
             relays: Relays::new(limit, at),
+            activation: Activation::new(at),
             pending_before: HashSet::new(),
             longest_waits: BTreeMap::new(),
             host: HostTotals::default(),
@@ -168,6 +172,11 @@ impl Aggregator {
     /// Media, by path and direction.
     pub const fn media(&self) -> &Media {
         &self.media
+    }
+
+    /// Sessions on their way to media.
+    pub const fn activation(&self) -> &Activation {
+        &self.activation
     }
 
     /// Processes that carry media.
@@ -271,7 +280,8 @@ impl Aggregator {
         self.datagrams += media.iter().flat_map(|leg| leg.counts.datagrams).sum::<u64>();
         let host = self.host_tick(seen);
         self.host.remember_rates(&host, elapsed);
-        Tick { at, elapsed, late, subjects, media, host }
+        let activation = self.activation.absorb(&seen.sessions, seen.at_ns, elapsed, late);
+        Tick { at, elapsed, late, subjects, media, activation, host }
     }
 
     fn publish(&mut self, tick: &SubjectTick, since: Duration) {

@@ -4,6 +4,7 @@ mod expiry;
 mod host;
 mod interfaces;
 mod packed;
+mod sessions;
 mod sockets;
 
 use std::{collections::HashMap, time::Duration};
@@ -15,15 +16,20 @@ use graylag_ebpf::{
     media::{MediaCounter, MediaKey, PathFlows, PathQuality, PathTraffic},
     record::{HalfOpen, Waiting, waiting},
     relay::SocketRecord,
+    session::SessionRecord,
 };
 
 pub use host::HostCounters;
 use host::HostReader;
 use interfaces::{Link, chosen};
 pub use packed::Packed;
+use sessions::SessionReader;
 use sockets::SocketReader;
 
-use crate::kernel::{Dropped, Interface, Kernel, ProgramState, ProgramTime, settings::PeerPrefix};
+use crate::kernel::{
+    Dropped, Interface, Kernel, ProgramState, ProgramTime,
+    settings::{Limits, PeerPrefix},
+};
 
 /// Paths untouched for this long are given up where the table gets full.
 const IDLE_PATH: Duration = Duration::from_secs(600);
@@ -59,6 +65,8 @@ pub struct Observation {
     pub udp_drops: Vec<(UdpPort, u64)>,
     /// Media of every path, cumulative but for the flows.
     pub media: Vec<MediaPath>,
+    /// ICE sessions that may not be decided yet.
+    pub sessions: Vec<SessionRecord>,
     /// The flow programs' own counters.
     pub media_counters: [u64; MediaCounter::COUNT],
     /// The programs' own counters.
@@ -93,6 +101,8 @@ pub struct Usage {
     pub half_open: u64,
     /// `MEDIA_PATHS`.
     pub media_paths: u64,
+    /// `SESSIONS`.
+    pub sessions: u64,
 }
 
 /// Takes the looks.
@@ -106,6 +116,7 @@ pub struct Collector {
     /// the look.
     last_ns: u64,
     looks: u64,
+    sessions: SessionReader,
     sockets: SocketReader,
     /// Connections that were stale at the last complete look, with their beginning.
     suspects: HashMap<u64, u64>,
@@ -116,7 +127,7 @@ const OVERLAP_NS: u64 = 5_000_000;
 
 impl Collector {
     /// Takes over the attached kernel half.
-    pub fn new(kernel: Kernel, path_limit: u32, interfaces: Vec<String>) -> Self {
+    pub fn new(kernel: Kernel, limits: &Limits, interfaces: Vec<String>) -> Self {
         let attached = |name| kernel.programs().any(|(p, s)| p.name == name && *s == ProgramState::Attached);
         let host = HostReader::open()
             .map(|mut reader| {
@@ -129,10 +140,11 @@ impl Collector {
         Self {
             kernel,
             host,
-            path_limit: u64::from(path_limit),
+            path_limit: u64::from(limits.paths),
             interfaces,
             last_ns: 0,
             looks: 0,
+            sessions: SessionReader::new(limits.sessions()),
             sockets: SocketReader::default(),
             suspects: HashMap::new(),
         }
@@ -217,6 +229,8 @@ impl Collector {
                     seen.media.push(MediaPath { key: *key, traffic, quality: *quality, flows: *flows });
                 }
             })?;
+            seen.sessions = self.sessions.look(&mut self.kernel, at_ns)?;
+            seen.usage.sessions = self.sessions.used();
             seen.media_counters = self.kernel.media_counters()?;
         }
         if seen.usage.paths as f64 > CROWDED * self.path_limit as f64 {

@@ -135,6 +135,7 @@ impl Facts {
                 map("FLOWS", flows, limits.flows, counter(MediaCounter::FlowRefused)),
                 map("STREAMS", streams, limits.flows, counter(MediaCounter::StreamRefused)),
                 map("MEDIA_PATHS", usage.media_paths, limits.media_paths(), counter(MediaCounter::PathFull)),
+                map("SESSIONS", usage.sessions, limits.sessions(), counter(MediaCounter::SessionFull)),
             ]);
         }
         maps

@@ -119,7 +119,7 @@ impl Engine {
                 Target::Subject(subject) => drop(troubled.subjects.insert(subject.clone())),
                 Target::Leg(leg) => drop(troubled.legs.insert(leg.clone())),
                 Target::Process(process) => drop(troubled.processes.insert(process.name.clone())),
-                Target::Drops { .. } => {}
+                Target::Node | Target::Drops { .. } => {}
             }
         }
         let tick = inner.aggregator.absorb(seen, late, &troubled);

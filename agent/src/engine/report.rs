@@ -8,12 +8,12 @@ use crate::{
     health::Standing,
     kernel::programs::Signal,
     model::{
-        Condition, Counts, Distribution, Leg, MediaCounts, Outcome, Phase, RelayCounts, Retransmit, Subject,
-        Target, drops,
+        Condition, Counts, Distribution, Leg, MediaCounts, MediaOutcome, MediaStage, Outcome, Phase,
+        RelayCounts, Retransmit, Subject, Target, drops,
         status::{
-            AgentStatus, ConditionStatus, DropStatus, EvidenceStatus, HandshakeStatus, MediaStatus,
-            Quantiles, RelayStatus, RetransmitStatus, SignalStatus, Status, SubjectStatus, TargetStatus,
-            WaitStatus,
+            ActivationStatus, AgentStatus, ConditionStatus, DropStatus, EvidenceStatus, HandshakeStatus,
+            MediaStatus, Quantiles, RelayStatus, RetransmitStatus, SignalStatus, Status, SubjectStatus,
+            TargetStatus, WaitStatus,
         },
     },
     telemetry::transport_name,
@@ -35,6 +35,7 @@ impl Inner {
                 .map(|(subject, series)| self.subject(subject, series))
                 .collect(),
             media: self.media(now),
+            activation: self.activation(),
             relays: self.relays(),
             drops: self.drops(),
             signals: self.signals(),
@@ -147,6 +148,29 @@ impl Inner {
         media.series().iter().map(status).collect()
     }
 
+    fn activation(&self) -> Vec<ActivationStatus> {
+        let activation = self.aggregator.activation();
+        let counts = activation.window().counts();
+        if activation.totals().sessions.iter().flatten().all(|n| *n == 0) && activation.pending() == [0; 3] {
+            return Vec::new();
+        }
+        let status = |stage: MediaStage| {
+            let i = stage as usize;
+            let ended = |outcome: MediaOutcome| counts.sessions[i][outcome as usize];
+            ActivationStatus {
+                stage: stage.name().into(),
+                pending: activation.pending()[i],
+                through: counts.took[i].count(),
+                failed: ended(MediaOutcome::Failed),
+                one_way: ended(MediaOutcome::OneWay),
+                idle: ended(MediaOutcome::Idle),
+                active: ended(MediaOutcome::Active),
+                took: quantiles(&counts.took[i]),
+            }
+        };
+        MediaStage::ALL.map(status).into()
+    }
+
     fn relays(&self) -> Vec<RelayStatus> {
         let relays = self.aggregator.relays();
         let status = |(name, series): (&Arc<str>, &Series<RelayCounts>)| {
@@ -220,6 +244,7 @@ fn target(target: &Target) -> TargetStatus {
             direction: Some(leg.direction.name().into()),
             ..TargetStatus::default()
         },
+        Target::Node => TargetStatus::default(),
         Target::Process(process) => TargetStatus {
             process: Some(process.name.to_string()),
             pid: Some(process.id),

@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     Settings, Shift,
+    activation::Activation,
     blame::{FirstByteFacts, HandshakeFacts, PathFacts, blame_first_byte, blame_handshake, blame_response},
     drops::HostDrops,
     lifecycle::Lifecycle,
@@ -47,6 +48,7 @@ pub struct Judge {
     drops: BTreeMap<(String, Direction), HostDrops>,
     media: MediaJudge,
     relays: RelayJudge,
+    activation: Activation,
     /// Answers ever seen, by service and role: whether silence means anything there.
     answers: BTreeMap<(Arc<str>, Role), u64>,
     /// Services whose silence the configuration declares meaningful, or not.
@@ -87,6 +89,7 @@ impl Judge {
             drops: BTreeMap::new(),
             media: MediaJudge::default(),
             relays: RelayJudge::default(),
+            activation: Activation::default(),
             answers: BTreeMap::new(),
             declared,
             conditions: BTreeMap::new(),
@@ -127,6 +130,7 @@ impl Judge {
         let mut transitions = Vec::new();
         self.observe_drops(tick, late, &mut transitions);
         self.observe_media(tick, late, &mut transitions);
+        self.observe_activation(tick, late, &mut transitions);
         self.remember(tick);
         let around = self.surroundings(tick.at);
         let mut standing: BTreeSet<Subject> = self
@@ -227,6 +231,12 @@ impl Judge {
         {
             self.settle(tick.at, Target::Leg(leg), verdict, life, changed, late, transitions);
         }
+    }
+
+    fn observe_activation(&mut self, tick: &Tick, late: bool, transitions: &mut Vec<Transition>) {
+        let changed = self.activation.look(&self.settings, tick.at, &tick.activation);
+        let (verdict, life) = (self.activation.verdict(), *self.activation.life());
+        self.settle(tick.at, Target::Node, verdict, life, changed, late, transitions);
     }
 
     /// Takes one look at the processes that carry media: these are looked at more often than the rest.

@@ -5,6 +5,7 @@
 //! and their delays and false-alarm rates are in docs/verdicts.md, confirmed by seeded simulation in
 //! `simulation.rs`.
 
+mod activation;
 mod blame;
 mod cusum;
 mod drops;

@@ -19,6 +19,8 @@ pub struct Settings {
     pub loss: Bernoulli,
     /// Test over looks at a path's flows.
     pub one_way: Bernoulli,
+    /// Test over sessions on their way to media.
+    pub activation: Bernoulli,
     /// How long a relay has to be watched before it is judged by its output alone.
     pub relay_learning: Duration,
     /// A look is bad when at least this many packets were dropped …
@@ -46,6 +48,7 @@ impl Default for Settings {
             drops: Bernoulli { p0: 0.01, p1: 0.5, threshold: 15.0 },
             loss: Bernoulli { p0: 0.001, p1: 0.005, threshold: 12.0 },
             one_way: Bernoulli { p0: 0.005, p1: 0.5, threshold: 12.0 },
+            activation: Bernoulli { p0: 0.03, p1: 0.3, threshold: 12.0 },
             relay_learning: Duration::from_secs(120),
             drops_least: 5,
             drops_share: 0.005,

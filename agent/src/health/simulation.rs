@@ -71,7 +71,7 @@ impl World {
     fn tick(&mut self, subjects: Vec<SubjectTick>, host: HostTick) {
         self.at += LOOK;
         let tick =
-            Tick { at: self.at, elapsed: LOOK, late: Duration::ZERO, subjects, media: Vec::new(), host };
+            Tick { at: self.at, elapsed: LOOK, late: Duration::ZERO, subjects, host, ..Tick::default() };
         self.transitions.extend(self.judge.observe(&tick));
     }
 
@@ -308,14 +308,7 @@ fn a_host_that_slept_accuses_nobody() {
             (0..10).for_each(|_| tick.counts.handshake.record(Duration::from_millis(2900)));
         }
         world.at += LOOK + late;
-        let tick = Tick {
-            at: world.at,
-            elapsed: LOOK + late,
-            late,
-            subjects: vec![tick],
-            media: Vec::new(),
-            host: HostTick::default(),
-        };
+        let tick = Tick { at: world.at, elapsed: LOOK + late, late, subjects: vec![tick], ..Tick::default() };
         let transitions = world.judge.observe(&tick);
         world.transitions.extend(transitions);
     }

@@ -207,7 +207,7 @@ pub fn remove_half_open(ebpf: &mut Ebpf, tuple: &Tuple) -> Result<bool, KernelEr
     }
 }
 
-fn absent_is_fine(map: &'static str, result: Result<(), MapError>) -> Result<(), KernelError> {
+pub(super) fn absent_is_fine(map: &'static str, result: Result<(), MapError>) -> Result<(), KernelError> {
     match result {
         Err(error) if !is_absent(&error) => Err(failed(map)(error)),
         _ => Ok(()),

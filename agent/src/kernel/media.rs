@@ -12,13 +12,14 @@ use aya::{
 };
 use graylag_ebpf::{
     media::{FlowScan, MediaCounter, MediaKey, OTHER_PATH, PathFlows, PathQuality, PathTraffic},
+    session::Session,
     table::Seed,
 };
 
 use super::{
     KernelError,
     error::chain,
-    maps::{Raw, failed, open, open_mut},
+    maps::{Raw, absent_is_fine, failed, open, open_mut},
 };
 
 /// An interface to watch.
@@ -150,6 +151,12 @@ pub fn fill_free_paths(ebpf: &mut Ebpf, paths: u32) -> Result<(), KernelError> {
         free.push(index, 0).map_err(failed("FREE_PATHS"))?;
     }
     Ok(())
+}
+
+/// Forgets an ICE session; it may be gone already.
+pub fn remove_session(ebpf: &mut Ebpf, key: u64) -> Result<(), KernelError> {
+    let mut sessions = open_mut!(ebpf, "SESSIONS", HashMap<_, u64, Raw<Session>>);
+    absent_is_fine("SESSIONS", sessions.remove(&key))
 }
 
 /// Says that configured peers have changed: flows look their path up again.

@@ -32,6 +32,7 @@ use graylag_ebpf::{
     media::{MediaCounter, MediaKey, PathFlows, PathQuality, PathTraffic},
     record::{HalfOpen, HalfOpenRecord, PathRecord, PathStats, Scan, Waiting},
     relay::SocketRecord,
+    session::SessionRecord,
 };
 
 pub use cgroup::CgroupRoot;
@@ -280,6 +281,17 @@ impl Kernel {
             error: format!("iterator: {error}"),
         })?;
         media::walk_media_paths(&self.ebpf, pass, visit)
+    }
+
+    /// ICE sessions that began at or after `since_ns` (monotonic).
+    pub fn sessions(&mut self, since_ns: u64, visit: impl FnMut(&SessionRecord)) -> Result<(), KernelError> {
+        let scan = Scan { touched_since_ns: since_ns, ..Scan::default() };
+        self.pass(programs::SESSIONS, scan, visit).map(|_| ())
+    }
+
+    /// Forgets an ICE session.
+    pub fn forget_session(&mut self, key: u64) -> Result<(), KernelError> {
+        media::remove_session(&mut self.ebpf, key)
     }
 
     /// All UDP sockets that carry media.

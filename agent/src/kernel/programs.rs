@@ -88,6 +88,7 @@ impl Signal {
                 &["flow_ingress_ip"],
                 &["flow_egress_ip"],
                 &["scan_flows"],
+                &["scan_sessions"],
             ],
             Self::Relay => {
                 &[&["scan_sockets"], &["own_sockets"], &["relay_in"], &["relay_out"], &["relay_dropped"]]
@@ -110,7 +111,8 @@ impl Signal {
             (Self::SynRetransmit, _) => "SYN-ACKs are not counted",
             (Self::Media, 1) => "what Ethernet interfaces send is not seen",
             (Self::Media, 2 | 3) => "interfaces without link headers are not watched",
-            (Self::Media, _) => "one-way media is not found",
+            (Self::Media, 4) => "one-way media is not found",
+            (Self::Media, _) => "activation is not followed",
             (Self::Relay, 1) => "nothing tells which process a socket belongs to",
             (Self::Relay, 2 | 3) => "relays are not judged",
             (Self::Relay, _) => "what finds a relay's receive buffer full is no evidence",
@@ -330,6 +332,12 @@ pub const PROGRAMS: &[Program] = &[
         members: &[],
         instead_of: &[],
     },
+    Program {
+        name: "scan_sessions",
+        hook: Hook::MapIterator { map: SESSIONS },
+        members: &[],
+        instead_of: &[],
+    },
     Program { name: "relay_in", hook: Hook::CgroupIngress, members: SOCKET_SCOPE, instead_of: &[] },
     Program { name: "relay_out", hook: Hook::CgroupEgress, members: SOCKET_SCOPE, instead_of: &[] },
     Program {
@@ -386,6 +394,8 @@ pub const PROGRAMS: &[Program] = &[
 
 /// Passes over the flow table go over its index.
 pub const FLOW_INDEX: &str = "FLOW_INDEX";
+/// ICE sessions.
+pub const SESSIONS: &str = "SESSIONS";
 /// What sockets of relays hold.
 pub const SOCKET_MEDIA: &str = "SOCKET_MEDIA";
 

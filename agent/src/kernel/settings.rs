@@ -64,6 +64,7 @@ impl Limits {
             ("FLOWS", flows),
             ("STREAM_INDEX", buckets),
             ("STREAMS", flows),
+            ("SESSIONS", self.sessions()),
         ]);
         let by_path = ["MEDIA_PATHS", "FREE_PATHS", "PATH_TRAFFIC", "PATH_QUALITY", "PATH_FLOWS"];
         all.extend(by_path.map(|map| (map, paths)));
@@ -78,6 +79,11 @@ impl Limits {
     /// Entries of the flow table, and of the stream table: there is no map without any.
     pub const fn flow_entries(&self) -> u32 {
         if self.flows == 0 { 1 } else { self.flows }
+    }
+
+    /// ICE sessions at once, those among them that began in the last ten minutes: each has several flows.
+    pub const fn sessions(&self) -> u32 {
+        if self.flows == 0 { 1 } else { self.flows / 2 }
     }
 
     /// Paths of media, `~other` among them.

@@ -21,19 +21,22 @@ pub enum ConditionName {
     OneWayMedia,
     /// It takes media in and puts none out.
     RelayStall,
+    /// Sessions do not become active.
+    MediaActivation,
     /// This host drops.
     HostDrops,
 }
 
 impl ConditionName {
     /// All that this version concludes.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::HandshakeStall,
         Self::FirstByteStall,
         Self::ResponseSlow,
         Self::PathLoss,
         Self::OneWayMedia,
         Self::RelayStall,
+        Self::MediaActivation,
         Self::HostDrops,
     ];
 
@@ -46,6 +49,7 @@ impl ConditionName {
             Self::PathLoss => "path_loss",
             Self::OneWayMedia => "one_way_media",
             Self::RelayStall => "relay_stall",
+            Self::MediaActivation => "media_activation",
             Self::HostDrops => "host_drops",
         }
     }
@@ -59,6 +63,7 @@ impl ConditionName {
             Self::PathLoss => "more of its media is lost than usual, bursts counted once",
             Self::OneWayMedia => "its media flows in one direction only",
             Self::RelayStall => "this process takes media in and puts none out",
+            Self::MediaActivation => "sessions of this node do not become active",
             Self::HostDrops => "this host drops packets for want of room",
         }
     }
@@ -116,6 +121,8 @@ pub enum Target {
     Subject(Subject),
     /// A path in one direction.
     Leg(Leg),
+    /// This node, in all that it does.
+    Node,
     /// A process of this host.
     Process(Process),
     /// This node, for a drop reason of its kernel.
@@ -132,6 +139,7 @@ impl fmt::Display for Target {
         match self {
             Self::Subject(s) => write!(f, "{} {} ({})", s.path, s.service, s.role_name()),
             Self::Leg(leg) => write!(f, "{} ({})", leg.path, leg.direction.name()),
+            Self::Node => f.write_str("this node"),
             Self::Process(process) => process.fmt(f),
             Self::Drops { reason, direction } => write!(f, "{reason} ({})", direction.name()),
         }

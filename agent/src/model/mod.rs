@@ -1,5 +1,6 @@
 //! The words every room uses: subjects, distributions, ticks, conditions. Plain values; no I/O, no clock.
 
+mod activation;
 mod condition;
 mod distribution;
 pub mod drops;
@@ -9,6 +10,9 @@ pub mod status;
 mod subject;
 mod tick;
 
+pub use activation::{
+    ActivationCounts, ActivationTick, DecidedSession, MediaOutcome, MediaStage, Standing, standing, took,
+};
 pub use condition::{
     Blame, Condition, ConditionKey, ConditionName, Evidence, Interval, Phase, Target, Transition,
 };

@@ -45,6 +45,9 @@ pub struct Status {
     /// Paths that carry media, by direction.
     #[serde(default)]
     pub media: Vec<MediaStatus>,
+    /// Sessions on their way to media, by stage; none where there were none.
+    #[serde(default)]
+    pub activation: Vec<ActivationStatus>,
     /// Processes that carry media.
     #[serde(default)]
     pub relays: Vec<RelayStatus>,
@@ -197,6 +200,27 @@ pub struct MediaStatus {
     pub media_age: Option<f64>,
     /// RTP packets a second, one point a second, oldest first.
     pub trend: Vec<f32>,
+}
+
+/// Sessions at one stage of their way to media, over a window of the last five to ten seconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ActivationStatus {
+    /// `stun`, `dtls` or `rtp`.
+    pub stage: String,
+    /// Sessions at it now.
+    pub pending: u64,
+    /// Of those that ended in the window, however: came through it.
+    pub through: u64,
+    /// Stopped at it, in the window.
+    pub failed: u64,
+    /// Media went one way and nothing came back, in the window.
+    pub one_way: u64,
+    /// Nobody sent, in the window.
+    pub idle: u64,
+    /// Became active, in the window.
+    pub active: u64,
+    /// How long it took those that came through.
+    pub took: Quantiles,
 }
 
 /// Processes of one name that carry media, over a window of the last five to ten seconds.

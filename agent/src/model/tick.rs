@@ -8,7 +8,7 @@ use graylag_ebpf::{
     record::Retransmit,
 };
 
-use super::{Distribution, LegTick, Subject};
+use super::{ActivationTick, Distribution, LegTick, Subject};
 
 /// One look at the host.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +23,8 @@ pub struct Tick {
     pub subjects: Vec<SubjectTick>,
     /// Paths that carry media, by direction.
     pub media: Vec<LegTick>,
+    /// Sessions on their way to media.
+    pub activation: ActivationTick,
     /// This host's own drops.
     pub host: HostTick,
 }

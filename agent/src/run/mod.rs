@@ -100,7 +100,7 @@ impl Agent {
         tracing::debug!("capabilities kept: {kept:?}");
         let facts = Facts::of(&kernel, config.node.clone(), kernel_settings.limits);
         say_what_is_missing(&facts);
-        let collector = Collector::new(kernel, config.limits.paths, config.media_interfaces.clone());
+        let collector = Collector::new(kernel, &kernel_settings.limits, config.media_interfaces.clone());
 
         let engine = Arc::new(Engine::new(
             facts.clone(),

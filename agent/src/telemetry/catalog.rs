@@ -69,6 +69,8 @@ pub mod attribute {
     pub const COOKIE: &str = "graylag.cookie";
     /// How loss was measured.
     pub const METHOD: &str = "graylag.method";
+    /// A stage on the way to media.
+    pub const STAGE: &str = "graylag.media.stage";
     /// A process.
     pub const PROCESS: &str = "graylag.process";
     /// Its number.
@@ -92,7 +94,8 @@ pub mod attribute {
         (ROLE, "`client` (this host began the connection) or `server`"),
         (
             OUTCOME,
-            "`established`, `refused`, `reset`, `timed_out`, `unreachable`, `abandoned` (the caller closed first)",
+            "of handshakes `established`, `refused`, `reset`, `timed_out`, `unreachable`, `abandoned` (the caller closed first); of sessions \
+             `active`, `failed`, `one_way`, `idle` (keys are agreed and nobody sends)",
         ),
         (STALLED, "`true` from the stall bound on, else `false`"),
         (RETRANSMIT, "`fast`, `timeout`, `tail_loss_probe`, `spurious` (taken back by DSACK)"),
@@ -102,6 +105,10 @@ pub mod attribute {
         (SIDE, "`host`: dropped for want of room or by policy; `path`: it arrived broken"),
         (COOKIE, "`sent` or `established`"),
         (METHOD, "`rtp`: from sequence numbers"),
+        (
+            STAGE,
+            "`stun`: checks are answered; `dtls`: keys are agreed; `rtp`: media flows both ways, or is reported on",
+        ),
         (PROCESS, "name of the process, as `ps` shows it; `~other` for sockets that none has open"),
         (PID, "its number, in the initial namespace"),
         (CONDITION, "see docs/verdicts.md"),
@@ -109,7 +116,7 @@ pub mod attribute {
             BLAME,
             "`local_host`, `local_process`, `path_transmit`, `path_receive`, `peer_host`, `peer_application`, `unknown`",
         ),
-        (MAP, "`PATHS`, `CONNS`, `HALF_OPEN`; for media `FLOWS`, `STREAMS`, `MEDIA_PATHS`"),
+        (MAP, "`PATHS`, `CONNS`, `HALF_OPEN`; for media `FLOWS`, `STREAMS`, `MEDIA_PATHS`, `SESSIONS`"),
         (PROGRAM, "see `graylag check`"),
         (SIGNAL, "see `graylag check`"),
     ];
@@ -195,6 +202,12 @@ catalog! {
         [a::PROCESS, a::DIRECTION], "RTP packets that reached a process's sockets, and that these sent";
     RelayStalled: "graylag.relay.stalled", UpDownCounter, "{process}",
         [a::PROCESS], "Processes that take media in and put none out";
+    ActivationDuration: "graylag.media.activation.duration", ExponentialHistogram, "s",
+        [a::STAGE], "How long sessions took for a stage on their way to media";
+    ActivationCount: "graylag.media.activation.count", Counter, "{session}",
+        [a::STAGE, a::OUTCOME], "ICE sessions by the stage at which they ended, and what became of them";
+    ActivationPending: "graylag.media.activation.pending", UpDownCounter, "{session}",
+        [a::STAGE], "ICE sessions on their way to media";
     PacketDropped: "graylag.packet.dropped", Counter, "{packet}",
         [a::REASON, a::SIDE, a::DIRECTION, a::TRANSPORT], "Packets this host dropped";
     UdpReceiveBufferDropped: "graylag.udp.receive_buffer.dropped", Counter, "{packet}",

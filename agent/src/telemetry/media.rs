@@ -8,8 +8,16 @@ use super::{
 };
 use crate::{
     aggregate::Series,
-    model::{Condition, Direction, Leg, MediaCounts, Phase, RelayCounts, Target},
+    model::{Condition, Direction, Leg, MediaCounts, MediaOutcome, MediaStage, Phase, RelayCounts, Target},
 };
+
+/// How a session can end at a stage.
+const fn ended_at(stage: MediaStage) -> &'static [MediaOutcome] {
+    match stage {
+        MediaStage::Stun | MediaStage::Dtls => &[MediaOutcome::Failed],
+        MediaStage::Rtp => &[MediaOutcome::Active, MediaOutcome::OneWay, MediaOutcome::Idle],
+    }
+}
 
 #[allow(clippy::ptr_arg)] // a key of its series
 fn of_process(name: &Arc<str>) -> Attributes {
@@ -61,8 +69,39 @@ impl Known<'_> {
                 let point = |(name, _)| self.point(of_process(name), Value::Level(stalled(name) as i64));
                 self.aggregate.relays().series().iter().map(point).collect()
             }
+            Id::ActivationDuration => self.of_stages(|stage| {
+                let took = self.aggregate.activation().totals().took[stage as usize].clone();
+                vec![(Vec::new(), Value::Distribution(took))]
+            }),
+            Id::ActivationCount => self.of_stages(|stage| {
+                let sessions = self.aggregate.activation().totals().sessions[stage as usize];
+                let count = |outcome: MediaOutcome| {
+                    (vec![(a::OUTCOME, text(outcome.name()))], Value::Count(sessions[outcome as usize]))
+                };
+                ended_at(stage).iter().copied().map(count).collect()
+            }),
+            Id::ActivationPending => self.of_stages(|stage| {
+                let pending = self.aggregate.activation().pending()[stage as usize];
+                vec![(Vec::new(), Value::Level(pending as i64))]
+            }),
             _ => Vec::new(),
         }
+    }
+
+    /// Points of the three stages; none before there was a session.
+    fn of_stages(&self, values: impl Fn(MediaStage) -> Vec<(Attributes, Value)>) -> Vec<Point> {
+        let activation = self.aggregate.activation();
+        if activation.totals().sessions.iter().flatten().all(|n| *n == 0) && activation.pending() == [0; 3] {
+            return Vec::new();
+        }
+        let of_stage = |stage: MediaStage| {
+            values(stage).into_iter().map(move |(more, value)| {
+                let mut attributes = vec![(a::STAGE, text(stage.name()))];
+                attributes.extend(more);
+                Point { attributes, since: activation.since(), value }
+            })
+        };
+        MediaStage::ALL.into_iter().flat_map(of_stage).collect()
     }
 
     fn of_relays(&self, values: impl Fn(&RelayCounts) -> Vec<(Attributes, Value)>) -> Vec<Point> {

@@ -146,6 +146,9 @@ impl Known<'_> {
             | Id::RtpLossBurst
             | Id::RelayPacketCount
             | Id::RelayStalled
+            | Id::ActivationDuration
+            | Id::ActivationCount
+            | Id::ActivationPending
             | Id::RtpJitter
             | Id::PathEvidenceAge
             | Id::PathLossRatio => self.media(id),
@@ -340,6 +343,7 @@ pub fn of_condition(condition: &Condition) -> Attributes {
     match &condition.key.target {
         Target::Subject(subject) => attributes.extend(of_subject(subject)),
         Target::Leg(leg) => attributes.extend(of_leg(leg)),
+        Target::Node => {}
         Target::Process(process) => {
             attributes.push((a::PROCESS, text(&process.name)));
             attributes.push((a::PID, AttributeValue::Text(process.id.to_string())));

@@ -3,6 +3,7 @@
 use ratatui::{style::Style, text::Line};
 
 use super::{
+    activation,
     format::{NOTHING, age, count, latency, rate, share},
     page::Page,
     pen::Pen,
@@ -55,10 +56,11 @@ pub fn page(status: &Snapshot, theme: Theme, room: usize) -> Page {
     page.head.push(columns.header());
     page.lines = legs.iter().map(|leg| columns.row(status, theme, leg)).collect();
     page.lines.push(Line::default());
-    let relays = relays::lines(status, theme, room);
-    if !relays.is_empty() {
-        page.lines.extend(relays);
-        page.lines.push(Line::default());
+    for part in [relays::lines(status, theme, room), activation::lines(status, theme)] {
+        if !part.is_empty() {
+            page.lines.extend(part);
+            page.lines.push(Line::default());
+        }
     }
     if silent > 0 {
         page.say(&format!("{silent} more have been silent for ten seconds"), room);

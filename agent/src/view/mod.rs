@@ -7,6 +7,7 @@
 //! Deliberately absent: the mouse, colours beyond the sixteen, meaning told by colour alone, and any knowledge of where
 //! a status comes from.
 
+mod activation;
 mod columns;
 mod conditions;
 mod detail;

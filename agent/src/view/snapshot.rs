@@ -19,6 +19,9 @@ impl Snapshot {
             tidy([&mut leg.peer, &mut leg.direction]);
             tidy(&mut leg.address);
         }
+        for stage in &mut status.activation {
+            tidy([&mut stage.stage]);
+        }
         for relay in &mut status.relays {
             tidy([&mut relay.process]);
         }

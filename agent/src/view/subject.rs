@@ -79,7 +79,9 @@ pub fn target(target: &TargetStatus, limit: usize) -> String {
     for part in [&target.reason, &target.direction].into_iter().flatten() {
         rest = if rest.is_empty() { part.clone() } else { format!("{rest} {part}") };
     }
-    let Some(peer) = target.peer.as_ref().or(target.address.as_ref()) else { return elide(&rest, limit) };
+    let Some(peer) = target.peer.as_ref().or(target.address.as_ref()) else {
+        return elide(if rest.is_empty() { "this node" } else { &rest }, limit);
+    };
     if rest.is_empty() {
         return path(peer, target.address.as_deref(), limit);
     }
@@ -168,7 +170,7 @@ mod tests {
             ..TargetStatus::default()
         };
         assert_eq!(target(&drops, 80), "SOCKET_RCVBUFF receive");
-        assert_eq!(target(&TargetStatus::default(), 80), "");
+        assert_eq!(target(&TargetStatus::default(), 80), "this node");
     }
 
     #[test]

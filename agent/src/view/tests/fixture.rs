@@ -3,9 +3,9 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::model::status::{
-    AgentStatus, ConditionStatus, DropStatus, EvidenceStatus, HandshakeStatus, MapStatus, MediaStatus,
-    Quantiles, RelayStatus, RetransmitStatus, SignalStatus, Stamp, Status, SubjectStatus, TargetStatus,
-    WaitStatus,
+    ActivationStatus, AgentStatus, ConditionStatus, DropStatus, EvidenceStatus, HandshakeStatus, MapStatus,
+    MediaStatus, Quantiles, RelayStatus, RetransmitStatus, SignalStatus, Stamp, Status, SubjectStatus,
+    TargetStatus, WaitStatus,
 };
 
 /// 03:00.
@@ -41,6 +41,7 @@ pub fn empty() -> Status {
         subjects: vec![],
         media: vec![],
         relays: vec![],
+        activation: vec![],
         drops: vec![],
         signals: signals.map(|name| signal(name, None)).into(),
         maps: vec![
@@ -270,6 +271,20 @@ pub fn media() -> Status {
     };
     status.relays =
         vec![relay("mediasoup-work", 4, 27_800.0, 1536, 0), relay("turnserver", 212, 0.0, 9_400_000, 340)];
+    let stage = |stage: &str, pending, through, failed, active, p50| ActivationStatus {
+        stage: stage.into(),
+        pending,
+        through,
+        failed,
+        active,
+        took: Quantiles { p50: Some(p50), p99: Some(4.0 * p50) },
+        ..ActivationStatus::default()
+    };
+    status.activation = vec![
+        stage("stun", 2, 41, 1, 0, 0.031),
+        stage("dtls", 6, 33, 8, 0, 0.084),
+        stage("rtp", 1, 33, 0, 33, 0.022),
+    ];
     let mut stuck = stall("", (3450, 3450), 1.2);
     stuck.name = "relay_stall".into();
     stuck.target =

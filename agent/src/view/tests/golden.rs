@@ -50,6 +50,8 @@ fn media_panel() {
     let mut user = User::before(fixture::media());
     user.presses(KeyCode::Tab);
     assert_snapshot!(user.look());
+    user.presses(KeyCode::End);
+    assert_snapshot!("media_panel_end", user.look());
 }
 
 #[test]

@@ -1,0 +1,120 @@
+"""Calls between two hosts with aiortc: ICE, DTLS, SRTP, Opus both ways.
+
+    call.py answer SOCKET
+    call.py offer SOCKET CALLS AT_ONCE SECONDS LATE
+
+Offers and answers go over a Unix socket, which network namespaces share. For each call both print a line of JSON once it has
+ended: what their own statistics say of what they received. Of what is offered every other packet leaves LATE seconds late. A call that does not connect within its time says so.
+"""
+
+import asyncio
+import json
+import sys
+
+from aiortc import RTCPeerConnection, RTCSessionDescription
+from aiortc.contrib.media import MediaBlackhole
+from aiortc.mediastreams import AudioStreamTrack
+
+
+class Uneven(AudioStreamTrack):
+    """Silence whose every other packet leaves late, by far more than a busy machine adds."""
+
+    def __init__(self, late):
+        super().__init__()
+        self.late, self.odd = late, False
+
+    async def recv(self):
+        frame = await super().recv()
+        self.odd = not self.odd
+        if self.odd:
+            await asyncio.sleep(self.late)
+        return frame
+
+
+def peer(late=0.0):
+    """A connection that sends silence in Opus, 50 packets a second, and takes what comes."""
+    pc = RTCPeerConnection()
+    pc.addTrack(Uneven(late))
+    sink = MediaBlackhole()
+    pc.on("track", sink.addTrack)
+    return pc, sink
+
+
+async def statistics(pc):
+    """What was received, by RFC 3550: the clock of Opus has 48,000 ticks a second."""
+    inbound = [s for s in (await pc.getStats()).values() if s.type == "inbound-rtp"]
+    of = inbound[0] if inbound else None
+    return {
+        "state": pc.connectionState,
+        "received": of.packetsReceived if of else 0,
+        "lost": of.packetsLost if of else 0,
+        "jitter": of.jitter / 48000 if of else 0,
+    }
+
+
+def say(what):
+    print(json.dumps(what), flush=True)
+
+
+def described(pc):
+    """The description to send. Who calls wants to begin DTLS: who answers is its server, as media servers are."""
+    sdp = pc.localDescription.sdp.replace("a=setup:actpass", "a=setup:active")
+    return (json.dumps({"sdp": sdp, "type": pc.localDescription.type}) + "\n").encode()
+
+
+async def answer(path):
+    async def call(reader, writer):
+        pc, sink = peer()
+        await pc.setRemoteDescription(RTCSessionDescription(**json.loads(await reader.readline())))
+        await sink.start()
+        await pc.setLocalDescription(await pc.createAnswer())
+        writer.write(described(pc))
+        await writer.drain()
+        await reader.read()
+        say(await statistics(pc))
+        await sink.stop()
+        await pc.close()
+        writer.close()
+
+    server = await asyncio.start_unix_server(call, path, limit=1 << 20)
+    say({"listening": True})
+    await server.serve_forever()
+
+
+async def offer(path, calls, at_once, seconds, late):
+    places = asyncio.Semaphore(at_once)
+
+    async def call():
+        async with places:
+            pc, sink = peer(late)
+            connected = asyncio.Event()
+            pc.on("connectionstatechange", lambda: connected.set() if pc.connectionState == "connected" else None)
+            await pc.setLocalDescription(await pc.createOffer())
+            reader, writer = await asyncio.open_unix_connection(path, limit=1 << 20)
+            writer.write(described(pc))
+            await pc.setRemoteDescription(RTCSessionDescription(**json.loads(await reader.readline())))
+            await sink.start()
+            try:
+                await asyncio.wait_for(connected.wait(), 4 + seconds)
+                await asyncio.sleep(seconds)
+            except asyncio.TimeoutError:
+                pass
+            received = await statistics(pc)
+            writer.write_eof()
+            await reader.read()
+            say(received)
+            await sink.stop()
+            await pc.close()
+            writer.close()
+
+    async def later(number):
+        await asyncio.sleep(0.25 * number)
+        await call()
+
+    await asyncio.gather(*(later(number) for number in range(calls)))
+
+
+if sys.argv[1] == "answer":
+    asyncio.run(answer(sys.argv[2]))
+else:
+    asyncio.run(offer(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]), float(sys.argv[6])))

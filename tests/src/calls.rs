@@ -1,0 +1,105 @@
+//! WebRTC calls between the hosts of a pair, by aiortc (tests/peers/call.py).
+
+use std::{path::PathBuf, process::Command, time::Duration};
+
+use crate::{
+    eventually,
+    net::{Host, Pair},
+    proc::{Directory, Process},
+};
+
+/// What a peer says of what it received in one call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Statistics {
+    /// `connectionState` at the end.
+    pub state: String,
+    /// RTP packets.
+    pub received: u64,
+    /// Of those expected, not received.
+    pub lost: i64,
+    /// Interarrival jitter, seconds.
+    pub jitter: f64,
+}
+
+/// A peer that answers, on the server's host.
+pub struct Answerer {
+    process: Process,
+    directory: Directory,
+}
+
+impl Answerer {
+    /// Starts it.
+    pub fn start(host: &Host) -> Self {
+        let directory = Directory::new();
+        let mut command = python(host);
+        let process = Process::start(command.arg("answer").arg(directory.path().join("signalling")));
+        let answerer = Self { process, directory };
+        eventually("aiortc listens", Duration::from_secs(60), || {
+            answerer.process.output().iter().any(|line| line.contains("listening")).then_some(())
+        });
+        answerer
+    }
+
+    /// Begins calls from the client's host, a quarter of a second apart, so many at once at most, for so many seconds each.
+    pub fn call(&self, pair: &Pair, calls: usize, at_once: usize, seconds: u32) -> Calls {
+        self.call_late(pair, calls, at_once, seconds, Duration::ZERO)
+    }
+
+    /// The same, every other packet of the client's host `late`.
+    pub fn call_late(
+        &self,
+        pair: &Pair,
+        calls: usize,
+        at_once: usize,
+        seconds: u32,
+        late: Duration,
+    ) -> Calls {
+        let mut command = python(&pair.client);
+        command.arg("offer").arg(self.directory.path().join("signalling"));
+        let arguments =
+            [calls.to_string(), at_once.to_string(), seconds.to_string(), late.as_secs_f64().to_string()];
+        let process = Process::start(command.args(arguments));
+        Calls { process, calls }
+    }
+
+    /// What it received, call by call.
+    pub fn received(&self) -> Vec<Statistics> {
+        statistics(&self.process)
+    }
+}
+
+/// Calls under way.
+pub struct Calls {
+    process: Process,
+    calls: usize,
+}
+
+impl Calls {
+    /// Waits for their end; what the client's host received.
+    pub fn ended(&self) -> Vec<Statistics> {
+        eventually("the calls end", Duration::from_secs(180), || {
+            let all = statistics(&self.process);
+            (all.len() == self.calls).then_some(all)
+        })
+    }
+}
+
+fn python(host: &Host) -> Command {
+    let tests = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let mut command = host.command(&tests.join("../target/venv/bin/python").display().to_string());
+    command.arg(tests.join("peers/call.py"));
+    command
+}
+
+fn statistics(process: &Process) -> Vec<Statistics> {
+    let parse = |line: &String| {
+        let value: serde_json::Value = serde_json::from_str(line).ok()?;
+        Some(Statistics {
+            state: value["state"].as_str()?.to_owned(),
+            received: value["received"].as_u64()?,
+            lost: value["lost"].as_i64()?,
+            jitter: value["jitter"].as_f64()?,
+        })
+    };
+    process.output().iter().filter_map(parse).collect()
+}
