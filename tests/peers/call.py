@@ -9,9 +9,16 @@ ended: what their own statistics say of what they received. Of what is offered e
 
 import asyncio
 import json
+import os
 import sys
 
-from aiortc import RTCPeerConnection, RTCSessionDescription
+from aiortc import (
+    RTCConfiguration,
+    RTCIceServer,
+    RTCIceTransportPolicy,
+    RTCPeerConnection,
+    RTCSessionDescription,
+)
 from aiortc.contrib.media import MediaBlackhole
 from aiortc.mediastreams import AudioStreamTrack
 
@@ -31,9 +38,18 @@ class Uneven(AudioStreamTrack):
         return frame
 
 
+def configuration():
+    """Directly, or through the TURN server that the environment names and in no other way."""
+    turn = os.environ.get("TURN_SERVER")
+    if not turn:
+        return RTCConfiguration(iceServers=[])
+    server = RTCIceServer(urls=f"turn:{turn}?transport=udp", username="u", credential="p")
+    return RTCConfiguration(iceServers=[server], iceTransportPolicy=RTCIceTransportPolicy.RELAY)
+
+
 def peer(late=0.0):
     """A connection that sends silence in Opus, 50 packets a second, and takes what comes."""
-    pc = RTCPeerConnection()
+    pc = RTCPeerConnection(configuration())
     pc.addTrack(Uneven(late))
     sink = MediaBlackhole()
     pc.on("track", sink.addTrack)

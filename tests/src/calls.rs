@@ -1,6 +1,6 @@
 //! WebRTC calls between the hosts of a pair, by aiortc (tests/peers/call.py).
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 
 use crate::{
     eventually,
@@ -21,19 +21,25 @@ pub struct Statistics {
     pub jitter: f64,
 }
 
-/// A peer that answers, on the server's host.
+/// A peer that answers.
 pub struct Answerer {
     process: Process,
     directory: Directory,
+    turn: Option<SocketAddr>,
 }
 
 impl Answerer {
-    /// Starts it.
+    /// Starts it on a host.
     pub fn start(host: &Host) -> Self {
+        Self::through(host, None)
+    }
+
+    /// The same; it, and who calls it, connect through a TURN server and in no other way.
+    pub fn through(host: &Host, turn: Option<SocketAddr>) -> Self {
         let directory = Directory::new();
-        let mut command = python(host);
+        let mut command = python(host, turn);
         let process = Process::start(command.arg("answer").arg(directory.path().join("signalling")));
-        let answerer = Self { process, directory };
+        let answerer = Self { process, directory, turn };
         eventually("aiortc listens", Duration::from_secs(60), || {
             answerer.process.output().iter().any(|line| line.contains("listening")).then_some(())
         });
@@ -54,7 +60,7 @@ impl Answerer {
         seconds: u32,
         late: Duration,
     ) -> Calls {
-        let mut command = python(&pair.client);
+        let mut command = python(&pair.client, self.turn);
         command.arg("offer").arg(self.directory.path().join("signalling"));
         let arguments =
             [calls.to_string(), at_once.to_string(), seconds.to_string(), late.as_secs_f64().to_string()];
@@ -84,10 +90,13 @@ impl Calls {
     }
 }
 
-fn python(host: &Host) -> Command {
+fn python(host: &Host, turn: Option<SocketAddr>) -> Command {
     let tests = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let mut command = host.command(&tests.join("../target/venv/bin/python").display().to_string());
     command.arg(tests.join("peers/call.py"));
+    if let Some(turn) = turn {
+        command.env("TURN_SERVER", turn.to_string());
+    }
     command
 }
 

@@ -105,7 +105,7 @@ fn the_status_has_everything_about_both_families() {
     assert_eq!(limits, [("PATHS", 500, 0), ("CONNS", 300, 0), ("HALF_OPEN", 400, 0)]);
     assert_eq!(
         status.signals.len(),
-        graylag::kernel::programs::Signal::ALL.len() - 1,
+        graylag::kernel::programs::Signal::ALL.len() - 2,
         "media has to be asked for"
     );
     assert_eq!(status.conditions, []);

@@ -282,7 +282,8 @@ fn every_program_signal_and_map_is_explained() {
         assert!(explained(signal.name()), "signal {}", signal.name());
     }
     let maps = read("agent-ebpf/src/bpf/maps.rs") + &read("agent-ebpf/src/bpf/media_maps.rs");
-    let maps = maps.replace("#[map]\npub static ", "#[map]\nstatic ");
+    let maps = maps + &read("agent-ebpf/src/bpf/relay.rs");
+    let maps = maps.replace("#[map]\npub static ", "#[map]\nstatic ").replace("#[btf_map]", "#[map]");
     let maps: Vec<&str> =
         maps.split("#[map]\nstatic ").skip(1).filter_map(|rest| rest.split(':').next()).collect();
     assert!(maps.len() > 10, "{maps:?}");

@@ -14,12 +14,13 @@ use std::{
 
 use graylag_tests::{
     agent::{Agent, Setup, Watch, about},
+    calls::Answerer,
     eventually,
     metrics::Scrape,
     net::{Pair, address},
     proc::Process,
     rtp::Stream,
-    turn::{Coturn, Session},
+    turn::{self, Coturn, Session},
     udp,
 };
 use rustix::process::Signal;
@@ -104,6 +105,29 @@ fn coturn_is_counted_as_it_counts_itself() {
     });
     assert_eq!(counted, (of_coturn.received - requests, of_coturn.sent - requests));
     assert!(counted.1 * 1000 >= all * 999, "{counted:?}");
+}
+
+/// Real peers, relayed only: what coturn is seen to take in and put out is what they say they received, twice, for each packet
+/// crosses it from one's allocation to the other's.
+#[test]
+fn real_calls_through_coturn_balance() {
+    const CALLS: usize = 10;
+    let pair = Pair::new();
+    let agent = agent(&pair);
+    let _coturn = Coturn::start(&pair.server);
+    let turn = SocketAddr::new(address::SERVER_V4, turn::PORT);
+    let answerer = Answerer::through(&pair.client, Some(turn));
+    let there = answerer.call(&pair, CALLS, CALLS, 8).ended();
+    assert!(there.iter().all(|call| call.state == "connected"), "{there:?}");
+    let here = eventually("all have ended", SOON, || {
+        let all = answerer.received();
+        (all.len() == CALLS).then_some(all)
+    });
+    let heard: u64 = there.iter().chain(&here).map(|call| call.received).sum();
+    thread::sleep(Duration::from_secs(1));
+    let (received, sent) = balance(&agent.scrape(), TURN);
+    let near = |n: u64| n.abs_diff(2 * heard) * 50 <= 2 * heard;
+    assert!(heard > 5000 && near(received) && near(sent), "{received} in, {sent} out, {heard} heard");
 }
 
 /// Twenty calls through coturn, both ways.

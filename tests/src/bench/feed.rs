@@ -41,9 +41,18 @@ impl Feed {
 
     /// When the first condition was raised that fits.
     pub fn raised(&self, fits: impl Fn(&ConditionStatus) -> bool) -> Option<Instant> {
+        self.became("raised", fits)
+    }
+
+    /// When the first condition was cleared that fits.
+    pub fn cleared(&self, fits: impl Fn(&ConditionStatus) -> bool) -> Option<Instant> {
+        self.became("cleared", fits)
+    }
+
+    fn became(&self, phase: &str, fits: impl Fn(&ConditionStatus) -> bool) -> Option<Instant> {
         let arrived = self.arrived.lock().expect("messages");
         arrived.iter().find_map(|(at, message)| match message {
-            Message::Transition { to, condition, .. } if to == "raised" && fits(condition) => Some(*at),
+            Message::Transition { to, condition, .. } if to == phase && fits(condition) => Some(*at),
             _ => None,
         })
     }

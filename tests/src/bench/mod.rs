@@ -15,6 +15,7 @@ mod load;
 mod options;
 mod packets;
 mod programs;
+mod relays;
 mod rotor;
 mod sample;
 mod section;

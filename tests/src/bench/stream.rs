@@ -2,8 +2,11 @@
 
 use std::{
     io::{Read, Write},
-    net::TcpStream,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    net::{SocketAddr, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -11,7 +14,9 @@ use std::{
 use super::load::Bed;
 use crate::{
     net::{Pair, address},
+    rtp::Stream,
     traffic::{ask, connect, listen},
+    udp,
 };
 
 const PORT: u16 = 5201;
@@ -68,4 +73,35 @@ pub fn requests_per_second(bed: &Bed, time: Duration) -> f64 {
         }
         requests as f64 / start.elapsed().as_secs_f64()
     })
+}
+
+/// RTP as fast as one sender can, counted where it is received.
+pub fn datagrams_per_second(pair: &Pair, time: Duration) -> f64 {
+    let receiver = udp::bind(&pair.server, address::SERVER_V4, 5004, 1 << 22);
+    receiver.set_nonblocking(false).expect("blocking");
+    receiver.set_read_timeout(Some(Duration::from_millis(200))).expect("timeout");
+    let sender = udp::sender(&pair.client, SocketAddr::new(address::SERVER_V4, 5004));
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = stop.clone();
+    let sending = thread::spawn(move || {
+        let stream = Stream::audio(1);
+        let mut number = 0;
+        while !stopped.load(Ordering::Relaxed) {
+            let _ = sender.send(&stream.packet(number));
+            number += 1;
+        }
+    });
+    let mut buffer = [0; 2048];
+    let mut over = |time: Duration| {
+        let (start, mut n) = (Instant::now(), 0u64);
+        while start.elapsed() < time {
+            n += u64::from(receiver.recv(&mut buffer).is_ok());
+        }
+        n as f64 / start.elapsed().as_secs_f64()
+    };
+    over(Duration::from_millis(500));
+    let rate = over(time);
+    stop.store(true, Ordering::Relaxed);
+    let _ = sending.join();
+    rate
 }

@@ -19,15 +19,18 @@ struct Trial {
     scale: f64,
     /// Segments of one packet each instead of super-packets.
     single: bool,
+    /// The agent watches media at the server's interface.
+    media: bool,
     measure: fn(&Bed, Duration) -> f64,
 }
 
-const TRIALS: [Trial; 4] = [
+const TRIALS: [Trial; 5] = [
     Trial {
         name: "connect, request, answer, close; four callers at full speed",
         unit: "connections/s",
         scale: 1.0,
         single: false,
+        media: false,
         measure: |bed, time| {
             let load = Load::start(bed, false, None);
             thread::sleep(WARM_UP);
@@ -39,6 +42,7 @@ const TRIALS: [Trial; 4] = [
         unit: "requests/s",
         scale: 1.0,
         single: false,
+        media: false,
         measure: stream::requests_per_second,
     },
     Trial {
@@ -46,6 +50,7 @@ const TRIALS: [Trial; 4] = [
         unit: "Gbit/s",
         scale: 8e-9,
         single: false,
+        media: false,
         measure: |bed, time| stream::bytes_per_second(&bed.pair, time),
     },
     Trial {
@@ -53,7 +58,16 @@ const TRIALS: [Trial; 4] = [
         unit: "Gbit/s",
         scale: 8e-9,
         single: true,
+        media: false,
         measure: |bed, time| stream::bytes_per_second(&bed.pair, time),
+    },
+    Trial {
+        name: "RTP in datagrams of 92 bytes, one stream, media watched where it is received",
+        unit: "datagrams/s",
+        scale: 1.0,
+        single: false,
+        media: true,
+        measure: |bed, time| stream::datagrams_per_second(&bed.pair, time),
     },
 ];
 
@@ -70,7 +84,12 @@ pub fn run(options: &Options) -> Section {
         let (mut without, mut with, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         for pair in 0..pairs {
             let on = || {
-                let _agent = Setup::default().config("[collect]\ninterval = \"500ms\"").start();
+                let setup = Setup::default();
+                let _agent = if trial.media {
+                    setup.inside(&bed.pair.server).config("[media]\ninterfaces = [\"eth0\"]").start()
+                } else {
+                    setup.config("[collect]\ninterval = \"500ms\"").start()
+                };
                 thread::sleep(WARM_UP);
                 (trial.measure)(&bed, time) * trial.scale
             };

@@ -1,0 +1,105 @@
+//! Incident B: from a relay's standstill to `/v1/watch`, and back.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+
+use super::{Options, Section, Spread, Table, feed::Feed, sample::Figure};
+use crate::{
+    agent::Setup,
+    net::Pair,
+    turn::{Coturn, Session},
+};
+
+/// Calls through the relay; each is 50 packets a second each way.
+const CALLS: u32 = 20;
+const CONFIG: &str = "[media]\ninterfaces = [\"eth0\"]\n[limits]\nflows = 1024";
+
+/// Adds this part's figures.
+pub fn add(options: &Options, section: &mut Section) {
+    let count = options.number(10, 3);
+    let rounds: Vec<(f64, f64)> = (0..count).filter_map(|_| round()).collect();
+    let spread = |of: fn(&(f64, f64)) -> f64| Spread::of(&rounds.iter().map(of).collect::<Vec<_>>());
+    let (Some(raised), Some(cleared)) = (spread(|r| r.0), spread(|r| r.1)) else {
+        section.remark("B: nothing was reported.");
+        return;
+    };
+    let mut table = Table::new(["coturn", "runs", "seconds, median", "least", "most"]);
+    for (what, spread) in [("SIGSTOP to raised", &raised), ("SIGCONT to cleared", &cleared)] {
+        table.row([
+            what.to_owned(),
+            format!("{} of {count}", spread.n),
+            Figure(spread.median).to_string(),
+            Figure(spread.least).to_string(),
+            Figure(spread.most).to_string(),
+        ]);
+    }
+    section
+        .table(format!("B: {CALLS} calls through coturn, {} RTP packets a second in:", CALLS * 100), table);
+    let figures =
+        |spread: &Spread| format!("median {} s, at most {} s", Figure(spread.median), Figure(spread.most));
+    section.goal("relay stall within 500 ms", figures(&raised), raised.n == count && raised.most <= 0.5);
+    section.goal(
+        "cleared within 1 s of resuming",
+        figures(&cleared),
+        cleared.n == count && cleared.most <= 1.0,
+    );
+}
+
+/// One agent, one standstill: a condition that comes back takes longer to clear.
+fn round() -> Option<(f64, f64)> {
+    let pair = Pair::new();
+    let agent = Setup::watching(&[&pair.server]).inside(&pair.server).config(CONFIG).start();
+    let feed = Feed::open(&agent);
+    let coturn = Coturn::start(&pair.server);
+    let sessions: Vec<Session> = (0..CALLS).map(|i| Session::begin(&pair, i)).collect();
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = stop.clone();
+    let load = thread::spawn(move || {
+        let mut number = 0;
+        while !stopped.load(Ordering::Relaxed) {
+            for session in &sessions {
+                session.send(number, true, true);
+                session.drain();
+            }
+            number += 1;
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+    thread::sleep(Duration::from_secs(4));
+    let times = standstill(&feed, &coturn);
+    stop.store(true, Ordering::Relaxed);
+    let _ = load.join();
+    times
+}
+
+fn standstill(feed: &Feed, coturn: &Coturn) -> Option<(f64, f64)> {
+    let began = Instant::now();
+    coturn.process.signal(Signal::STOP);
+    let raised = wait(|| feed.raised(|condition| condition.name == "relay_stall"));
+    // Long enough for queues to fill.
+    thread::sleep(Duration::from_secs(1));
+    let ended = Instant::now();
+    coturn.process.signal(Signal::CONT);
+    let raised = raised?;
+    let cleared = wait(|| feed.cleared(|condition| condition.name == "relay_stall"))?;
+    Some(((raised - began).as_secs_f64(), cleared.saturating_duration_since(ended).as_secs_f64()))
+}
+
+fn wait(mut probe: impl FnMut() -> Option<Instant>) -> Option<Instant> {
+    let start = Instant::now();
+    loop {
+        let found = probe();
+        if found.is_some() || start.elapsed() > Duration::from_secs(10) {
+            return found;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
