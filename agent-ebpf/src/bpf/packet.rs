@@ -192,6 +192,23 @@ pub unsafe fn load<const N: usize>(at: usize) -> [u8; N] {
     }
 }
 
+/// Whether a packet that begins with its network header may be RTP or TURN channel data: a look at two bytes, for what is
+/// asked of every packet of every socket.
+#[inline(always)]
+pub fn may_be_media(packet: Packet) -> bool {
+    let linear = Linear(packet);
+    let (next, payload) = match packet.protocol() {
+        IPV4 => (linear.read(9), IPV4_HEADER + UDP_HEADER),
+        IPV6 => (linear.read(6), IPV6_HEADER + UDP_HEADER),
+        _ => return false,
+    };
+    if next != Some([UDP]) {
+        return false;
+    }
+    // RFC 7983: 128 to 191, 64 to 79. Behind options or extension headers this is another byte: those are left out.
+    matches!(packet.read(payload), Some([128..=191 | 64..=79]))
+}
+
 /// What [`quick`] makes of a packet.
 pub enum Quick {
     /// A datagram.

@@ -26,7 +26,7 @@ use super::{
     datagram::Datagram,
     kptr::{self, PASS, Probe, Sock, Task, address_of, argument, socket_of},
     maps,
-    packet::{Packet, Quick, quick},
+    packet::{Packet, Quick, may_be_media, quick},
     scan,
 };
 
@@ -50,6 +50,9 @@ pub fn relay_out(ctx: SkBuffContext) -> i32 {
 #[inline(always)]
 fn observe(ctx: &SkBuffContext, direction: Direction) {
     let packet = Packet::new(ctx.skb.skb);
+    if !may_be_media(packet) {
+        return;
+    }
     let mut datagram = MaybeUninit::uninit();
     let datagram = Datagram::begin(&mut datagram, direction);
     // Fragments have been put together here, or are not yet made; what else is not simple is not media.
