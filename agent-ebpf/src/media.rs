@@ -16,7 +16,7 @@ pub struct MediaKey {
     pub address: Address,
     /// Inode number of the network namespace.
     pub netns: u32,
-    /// Configured peer plus one, 0 for none.
+    /// Configured peer, 0 for none.
     pub peer: u16,
     /// Significant bits of `address`, 0 to 128 (IPv4: 96 to 128).
     pub prefix: u8,

@@ -324,6 +324,39 @@ fn interfaces_come_and_go() {
     until(&agent, before, expected(&sent), Expected::default());
 }
 
+/// A path is what the configuration calls it, from the next packet on also where that changes.
+#[test]
+fn configured_peers_name_the_paths_of_media() {
+    let pair = Pair::new();
+    let setup = |name: &str| {
+        let config = format!(
+            "[media]\ninterfaces = [\"*\"]\n[limits]\nflows = 256\npaths = 64\n\
+             [[peer]]\nname = \"{name}\"\ncidrs = [\"{}/32\"]\n",
+            address::CLIENT_V4
+        );
+        Setup::watching(&[&pair.server]).inside(&pair.server).config(&config)
+    };
+    let agent = setup("fra-relay").start();
+    warm_up(&pair, &agent);
+    let (outside, _inside) = joined(&pair, address::SERVER_V4, PORT);
+    let of = |scrape: &Scrape, peer: &str| {
+        scrape.sum(
+            "graylag.rtp.packet.count",
+            &[("graylag.peer.name", peer), ("network.io.direction", "receive")],
+        ) as u64
+    };
+    let before = of(&agent.scrape(), "fra-relay");
+    rtp::send(&outside, &Stream::audio(5), &(0..100).collect::<Vec<u64>>());
+    agent.until(SOON, &(before + 100), |scrape| of(scrape, "fra-relay"));
+    agent.reload(&setup("ams-relay").toml());
+    let mut number = 100;
+    eventually("the new name is used", SOON, || {
+        rtp::send(&outside, &Stream::audio(5), &[number]);
+        number += 1;
+        (of(&agent.scrape(), "ams-relay") > 0).then_some(())
+    });
+}
+
 /// Calls: flows with media both ways, a packet every 20 ms, each direction stopped on demand.
 struct Calls {
     stop: Arc<AtomicBool>,

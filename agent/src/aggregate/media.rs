@@ -125,7 +125,7 @@ fn name(naming: &Naming, key: &MediaKey) -> Path {
     if key.prefix == 0 && key.peer == 0 {
         return Path::other();
     }
-    naming.path(key.address, key.prefix, key.peer.checked_sub(1))
+    naming.path(key.address, key.prefix, (key.peer != 0).then_some(key.peer))
 }
 
 fn remember(last: &mut Option<Duration>, ns: u64) {
