@@ -81,7 +81,9 @@ fn verdict(snapshot: Option<&Snapshot>, view: &View) -> (String, Style) {
             ("BLIND".to_owned(), theme.attention_badge())
         }
         // Neither is there in silence.
-        0 if status.subjects.is_empty() => ("NO TRAFFIC".to_owned(), theme.attention_badge()),
+        0 if status.subjects.is_empty() && status.media.is_empty() => {
+            ("NO TRAFFIC".to_owned(), theme.attention_badge())
+        }
         0 => ("ALL CLEAR".to_owned(), theme.clear_badge()),
         1 => ("1 CONDITION".to_owned(), theme.alarm_badge()),
         n => (format!("{n} CONDITIONS"), theme.alarm_badge()),

@@ -4,7 +4,10 @@ use insta::assert_snapshot;
 use ratatui::crossterm::event::KeyCode;
 
 use super::{User, fixture};
-use crate::view::{picture, print_once, render_once, state::Silence};
+use crate::{
+    model::status::Status,
+    view::{picture, print_once, render_once, state::Silence},
+};
 
 #[test]
 fn quiet() {
@@ -52,6 +55,14 @@ fn media_panel() {
     assert_snapshot!(user.look());
     user.presses(KeyCode::End);
     assert_snapshot!("media_panel_end", user.look());
+}
+
+#[test]
+fn a_host_that_carries_nothing_but_media_has_traffic() {
+    let media = fixture::media().media;
+    let status = Status { media, ..fixture::empty() };
+    assert!(render_once(&status, 80, 24).contains("ALL CLEAR"));
+    assert!(render_once(&fixture::empty(), 80, 24).contains("NO TRAFFIC"));
 }
 
 #[test]
