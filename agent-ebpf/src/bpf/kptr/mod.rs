@@ -5,12 +5,16 @@
 //! socket and copies ([`Probe`]).
 #![allow(unsafe_code)]
 
+mod skb;
+mod task;
+mod tcp;
+
 use core::{ffi::c_void, marker::PhantomData, mem::MaybeUninit};
 
 use aya_ebpf::{
     Global,
-    bindings::{bpf_sock, bpf_tcp_sock},
-    helpers::generated::{bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_skc_to_tcp_sock, bpf_tcp_sock},
+    bindings::bpf_sock,
+    helpers::generated::{bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_skc_to_tcp_sock},
     programs::SkBuffContext,
 };
 use graylag_ebpf::{
@@ -18,6 +22,10 @@ use graylag_ebpf::{
     key::{Address, Tuple, V4_MAPPED},
     offsets::MISSING,
 };
+
+pub use skb::Skb;
+pub use task::{Task, sock_of};
+pub use tcp::{StableTcpSock, TcpCounters, TcpSock};
 
 macro_rules! globals {
     ($(($name:ident, $path:literal)),*) => {
@@ -119,104 +127,6 @@ pub fn socket_of(ctx: &SkBuffContext) -> Option<(*mut bpf_sock, u8)> {
     }
     // SAFETY: not null.
     Some((sk, unsafe { (*sk).state } as u8))
-}
-
-/// What is sampled of a TCP socket, however it is reached.
-pub trait TcpCounters {
-    /// Smoothed round-trip time in nanoseconds; `srtt_us` holds eighths of a microsecond.
-    fn srtt_ns(&self) -> u64;
-    /// `segs_in`.
-    fn segments_in(&self) -> u32;
-    /// `segs_out`.
-    fn segments_out(&self) -> u32;
-    /// `dsack_dups`.
-    fn dsack_dups(&self) -> u32;
-}
-
-/// The stable view of a TCP socket that `cgroup_skb` programs get (`struct bpf_tcp_sock`).
-#[derive(Clone, Copy)]
-pub struct StableTcpSock {
-    raw: *mut bpf_tcp_sock,
-}
-
-impl StableTcpSock {
-    /// Nothing where it is not a full TCP socket.
-    #[inline(always)]
-    pub fn new(sk: *mut bpf_sock) -> Option<Self> {
-        // SAFETY: the helper checks the socket, and answers null.
-        let raw = unsafe { bpf_tcp_sock(sk) };
-        if raw.is_null() { None } else { Some(Self { raw }) }
-    }
-
-    /// `snd_nxt`.
-    #[inline(always)]
-    pub fn send_next(&self) -> u32 {
-        // SAFETY: not null; the verifier checks the access.
-        unsafe { (*self.raw).snd_nxt }
-    }
-
-    /// `rcv_nxt`.
-    #[inline(always)]
-    pub fn receive_next(&self) -> u32 {
-        // SAFETY: not null; the verifier checks the access.
-        unsafe { (*self.raw).rcv_nxt }
-    }
-}
-
-// SAFETY of the four reads: not null; the verifier checks the access.
-impl TcpCounters for StableTcpSock {
-    #[inline(always)]
-    fn srtt_ns(&self) -> u64 {
-        u64::from(unsafe { (*self.raw).srtt_us }) * 125
-    }
-    #[inline(always)]
-    fn segments_in(&self) -> u32 {
-        unsafe { (*self.raw).segs_in }
-    }
-    #[inline(always)]
-    fn segments_out(&self) -> u32 {
-        unsafe { (*self.raw).segs_out }
-    }
-    #[inline(always)]
-    fn dsack_dups(&self) -> u32 {
-        unsafe { (*self.raw).dsack_dups }
-    }
-}
-
-/// `socket.sk`.
-#[inline(always)]
-pub fn sock_of(socket: *mut c_void) -> Option<*mut c_void> {
-    // SAFETY: the verifier knows it to be a `struct socket`.
-    let sk: *mut c_void = unsafe { Direct::load(socket, &SOCKET_SK) };
-    (!sk.is_null()).then_some(sk)
-}
-
-/// A `struct task_struct`.
-#[derive(Clone, Copy)]
-pub struct Task {
-    raw: *mut c_void,
-}
-
-impl Task {
-    /// Wraps a pointer that the verifier knows to be a task and not null.
-    #[inline(always)]
-    pub fn new(raw: *mut c_void) -> Self {
-        Self { raw }
-    }
-
-    /// `tgid`: what user space calls its process.
-    #[inline(always)]
-    pub fn process(self) -> u32 {
-        // SAFETY: the constructor's contract.
-        unsafe { Direct::load(self.raw, &TASK_TGID) }
-    }
-
-    /// `comm`, zero-filled.
-    #[inline(always)]
-    pub fn command(self) -> [u8; 16] {
-        // SAFETY: the constructor's contract.
-        unsafe { Probe::load(self.raw, &TASK_COMM) }
-    }
 }
 
 /// A `struct sock`, or a `struct request_sock` where only `sock_common` is read.
@@ -385,128 +295,6 @@ impl Sock<Direct> {
     pub fn tcp(&self) -> Option<TcpSock> {
         // SAFETY: the helper checks protocol and kind, and answers null.
         let raw = unsafe { bpf_skc_to_tcp_sock(self.raw) };
-        if raw.is_null() { None } else { Some(TcpSock { raw: raw.cast() }) }
-    }
-}
-
-/// A `struct tcp_sock`.
-#[derive(Clone, Copy)]
-pub struct TcpSock {
-    raw: *mut c_void,
-}
-
-impl TcpSock {
-    #[inline(always)]
-    fn get<T: Copy>(&self, offset: &Global<u32>) -> T {
-        // SAFETY: the constructor's contract.
-        unsafe { Direct::load(self.raw, offset) }
-    }
-
-    /// `snd_una`.
-    #[inline(always)]
-    pub fn acked(&self) -> u32 {
-        self.get(&TP_SND_UNA)
-    }
-
-    /// `write_seq`: the sequence number of the next byte the application hands over.
-    #[inline(always)]
-    pub fn write_seq(&self) -> u32 {
-        self.get(&TP_WRITE_SEQ)
-    }
-
-    /// Low half of `bytes_received`.
-    #[inline(always)]
-    pub fn received(&self) -> u32 {
-        self.get::<u64>(&TP_BYTES_RECEIVED) as u32
-    }
-}
-
-impl TcpCounters for TcpSock {
-    #[inline(always)]
-    fn srtt_ns(&self) -> u64 {
-        u64::from(self.get::<u32>(&TP_SRTT_US)) * 125
-    }
-    #[inline(always)]
-    fn segments_in(&self) -> u32 {
-        self.get(&TP_SEGS_IN)
-    }
-    #[inline(always)]
-    fn segments_out(&self) -> u32 {
-        self.get(&TP_SEGS_OUT)
-    }
-    #[inline(always)]
-    fn dsack_dups(&self) -> u32 {
-        self.get(&TP_DSACK_DUPS)
-    }
-}
-
-/// A `struct sk_buff` of a tracing program.
-#[derive(Clone, Copy)]
-pub struct Skb {
-    raw: *const c_void,
-}
-
-impl Skb {
-    /// Wraps a pointer that the verifier knows to be a packet and not null.
-    #[inline(always)]
-    pub fn new(raw: *const c_void) -> Self {
-        Self { raw }
-    }
-
-    #[inline(always)]
-    fn get<T: Copy>(&self, offset: &Global<u32>) -> T {
-        // SAFETY: the constructor's contract.
-        unsafe { Direct::load(self.raw, offset) }
-    }
-
-    /// Whether it came in through an interface (`skb_iif` is set by `__netif_receive_skb_core`).
-    #[inline(always)]
-    pub fn is_received(&self) -> bool {
-        self.get::<i32>(&SKB_IIF) != 0
-    }
-
-    /// IP protocol number of its payload, 0 where it is not IP or has no network header.
-    #[inline(always)]
-    pub fn ip_protocol(&self) -> u8 {
-        const IPV4: u16 = 0x0800u16.to_be();
-        const IPV6: u16 = 0x86ddu16.to_be();
-        // `iphdr.protocol` (RFC 791) and `ipv6hdr.nexthdr` (RFC 8200).
-        let at = match self.get::<u16>(&SKB_PROTOCOL) {
-            IPV4 => 9,
-            IPV6 => 6,
-            _ => return 0,
-        };
-        let head: *const c_void = self.get(&SKB_HEAD);
-        let network = self.get::<u16>(&SKB_NETWORK_HEADER) as usize;
-        // SAFETY: a copy that checks its address; any byte is valid.
-        unsafe { probe(head.byte_add(network + at)) }
-    }
-
-    /// Namespace of its device, or of its socket where it has no device yet; 0 for neither.
-    #[inline(always)]
-    pub fn netns(&self) -> u32 {
-        // SAFETY: copies that check their addresses; a null pointer reads as zero.
-        unsafe {
-            let device: *const c_void = self.get(&SKB_DEV);
-            if !device.is_null() {
-                let net: *const c_void = Probe::load(device, &DEV_NET);
-                return Probe::load(net, &NET_INUM);
-            }
-            let socket: *const c_void = self.get(&SKB_SK);
-            if !socket.is_null() {
-                let net: *const c_void = Probe::load(socket, &SKC_NET);
-                return Probe::load(net, &NET_INUM);
-            }
-            0
-        }
-    }
-
-    /// Segments of a packet in TCP's write queue (`TCP_SKB_CB(skb)->tcp_gso_segs`), at least one.
-    #[inline(always)]
-    pub fn tcp_segments(&self) -> u64 {
-        // SAFETY: a copy that checks its address; `cb` is part of the packet.
-        let segments: u16 =
-            unsafe { Probe::load(self.raw.byte_add(SKB_CB.load() as usize), &TCP_CB_GSO_SEGS) };
-        if segments == 0 { 1 } else { u64::from(segments) }
+        if raw.is_null() { None } else { Some(TcpSock::new(raw.cast())) }
     }
 }
