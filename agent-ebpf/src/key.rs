@@ -55,7 +55,7 @@ pub struct PathKey {
     pub netns: u32,
     /// Port of the service: the remote port of a client, the local port of a server. Host order.
     pub port: u16,
-    /// Configured peer plus one, 0 for none: the value found in the `PEERS` trie.
+    /// Identifier of the configured peer, 0 for none: the value found in the `PEERS` trie.
     pub peer: u16,
     /// Significant bits of `address`, 0 to 128 (IPv4: 96 to 128).
     pub prefix: u8,

@@ -16,7 +16,7 @@ pub struct MediaKey {
     pub address: Address,
     /// Inode number of the network namespace.
     pub netns: u32,
-    /// Configured peer, 0 for none.
+    /// Identifier of the configured peer, 0 for none.
     pub peer: u16,
     /// Significant bits of `address`, 0 to 128 (IPv4: 96 to 128).
     pub prefix: u8,
@@ -114,6 +114,8 @@ pub struct PathFlows {
     pub one_way: [u32; 2],
     /// Of these, just now.
     pub fell: [u32; 2],
+    /// Zero; the entry is cleared by words of eight bytes.
+    pub reserved: u32,
 }
 
 /// A media flow of fewer packets than this says nothing by its silence.
@@ -181,18 +183,20 @@ pub enum MediaCounter {
     PathFull,
     /// ICE sessions that found no room.
     SessionFull,
+    /// RTP packets of sockets that had no memory left for what is counted of them.
+    SocketRefused,
 }
 
 impl MediaCounter {
     /// Number of counters.
-    pub const COUNT: usize = 13;
+    pub const COUNT: usize = 14;
     /// Datagrams, segments each, that are in nobody's account.
     pub const NOT_COVERED: [Self; 6] =
         [Self::Fragment, Self::Extension, Self::Malformed, Self::Vlan, Self::Segment, Self::FlowRefused];
 }
 
 const _: () = assert!(size_of::<Traffic>() == 72 && size_of::<MediaKey>() == 24);
-const _: () = assert!(MediaCounter::SessionFull as usize + 1 == MediaCounter::COUNT);
+const _: () = assert!(MediaCounter::SocketRefused as usize + 1 == MediaCounter::COUNT);
 
 #[cfg(test)]
 mod tests {

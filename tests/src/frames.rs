@@ -80,6 +80,30 @@ pub fn stun() -> Vec<u8> {
     message
 }
 
+/// A connectivity check of ICE with this user name, or the answer to one.
+pub fn check(username: &str, answer: bool) -> Vec<u8> {
+    let padded = username.len().next_multiple_of(4);
+    let mut message = vec![u8::from(answer), 1];
+    message.extend((4 + padded as u16).to_be_bytes());
+    message.extend([0x21, 0x12, 0xa4, 0x42]);
+    message.extend([7; 12]);
+    message.extend([0, 6]);
+    message.extend((username.len() as u16).to_be_bytes());
+    message.extend(username.as_bytes());
+    message.resize(24 + padded, 0);
+    message
+}
+
+/// A DTLS record in the clear: of the handshake, whose first message is of this type.
+pub fn handshake(message: u8) -> Vec<u8> {
+    with_byte(dtls(), 13, message)
+}
+
+/// An encrypted DTLS record of this type: 22 of the handshake, 21 an alert.
+pub fn encrypted(kind: u8) -> Vec<u8> {
+    with_byte(with(dtls(), 3, 1), 0, kind)
+}
+
 /// A DTLS `ClientHello`, as far as anybody looks.
 pub fn dtls() -> Vec<u8> {
     let mut record = vec![22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 30, 1];

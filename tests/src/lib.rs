@@ -9,6 +9,7 @@ pub mod agent;
 pub mod bench;
 pub mod bpf;
 pub mod calls;
+pub mod every;
 pub mod frames;
 pub mod http;
 pub mod metrics;
@@ -22,6 +23,7 @@ pub mod raw;
 pub mod rtp;
 pub mod servers;
 pub mod traffic;
+pub mod trial;
 pub mod turn;
 pub mod udp;
 

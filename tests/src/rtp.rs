@@ -4,6 +4,8 @@
 
 use std::{collections::BTreeSet, net::UdpSocket, os::fd::AsRawFd, time::Duration};
 
+use crate::random::Random;
+
 /// A stream.
 #[derive(Clone, Copy, Debug)]
 pub struct Stream {
@@ -55,12 +57,8 @@ impl Stream {
 /// An order of `n` numbers from `first` on, of which about `per_thousand` are lost, in bursts of up to five; some are late by
 /// a few, some come twice. The same for the same seed.
 pub fn order(seed: u64, first: u64, n: u64, per_thousand: u64) -> Vec<u64> {
-    let mut state = seed.wrapping_mul(2).wrapping_add(1);
-    let mut random = |below: u64| {
-        // Knuth's MMIX.
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) % below
-    };
+    let mut chance = Random::new(seed);
+    let mut random = |below: usize| chance.below(below) as u64;
     let mut numbers = Vec::new();
     let mut number = first;
     while number < first + n {

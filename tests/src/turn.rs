@@ -7,6 +7,7 @@ use std::{
 
 use crate::{
     eventually,
+    every::Every20ms,
     net::{Host, Pair, address},
     proc::{Directory, Process},
     rtp::Stream,
@@ -79,6 +80,8 @@ pub struct Session {
     client: UdpSocket,
     peer: UdpSocket,
     stream: Stream,
+    /// Packets that each end has sent.
+    sent: [u64; 2],
     /// Requests sent so far.
     pub requests: u64,
 }
@@ -98,17 +101,19 @@ impl Session {
         let (_, second) = request(&client, 0x0009, &bind).expect("a channel");
         peer.connect(relayed).expect("connect");
         client.set_nonblocking(true).expect("non-blocking");
-        Self { client, peer, stream: Stream::audio(number), requests: first + second }
+        Self { client, peer, stream: Stream::audio(number), sent: [0; 2], requests: first + second }
     }
 
-    /// Sends one packet each way, or only one way.
-    pub fn send(&self, number: u64, from_client: bool, from_peer: bool) {
-        if from_client {
-            let _ = self.client.send(&Stream { channel: CHANNEL, ..self.stream }.packet(number));
+    /// Sends the next packet of each end that speaks.
+    pub fn send(&mut self, client_speaks: bool, peer_speaks: bool) {
+        if client_speaks {
+            let _ = self.client.send(&Stream { channel: CHANNEL, ..self.stream }.packet(self.sent[0]));
+            self.sent[0] += 1;
         }
-        if from_peer {
+        if peer_speaks {
             let answer = Stream { ssrc: self.stream.ssrc + 100_000, ..self.stream };
-            let _ = self.peer.send(&answer.packet(number));
+            let _ = self.peer.send(&answer.packet(self.sent[1]));
+            self.sent[1] += 1;
         }
     }
 
@@ -122,6 +127,17 @@ impl Session {
         self.client.set_nonblocking(false).expect("blocking");
         let _ = request(&self.client, 0x0004, &attribute(0x000d, &[0; 4]));
     }
+}
+
+/// Calls through coturn, both ways, until this goes out of scope.
+pub fn calls(pair: &Pair, n: u32) -> Every20ms {
+    let mut sessions: Vec<Session> = (0..n).map(|i| Session::begin(pair, i)).collect();
+    Every20ms::start(move |_| {
+        for session in &mut sessions {
+            session.send(true, true);
+            session.drain();
+        }
+    })
 }
 
 fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {

@@ -97,7 +97,7 @@ fn layouts() -> Vec<(&'static str, Layout)> {
         layout!(Stream { flow, created, direction, last, cursor, tally }),
         layout!(Traffic { last_ns, last_media_ns, bytes, received, packets }),
         layout!(Quality { trouble, bursts, jitter }),
-        layout!(PathFlows { pass, fresh, one_way, fell }),
+        layout!(PathFlows { pass, fresh, one_way, fell, reserved }),
         layout!(SocketMedia { began_ns, received, sent, dropped, sources, process, pass, command }),
         layout!(SocketRecord { id, queued, reserved, media }),
         layout!(Session { began_ns, at }),

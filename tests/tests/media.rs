@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -14,6 +14,7 @@ use std::{
 use graylag_tests::{
     agent::{Agent, Setup, Watch, about},
     eventually,
+    every::Every20ms,
     metrics::Scrape,
     net::{Pair, address},
     nft::Nft,
@@ -359,43 +360,28 @@ fn configured_peers_name_the_paths_of_media() {
 
 /// Calls: flows with media both ways, a packet every 20 ms, each direction stopped on demand.
 struct Calls {
-    stop: Arc<AtomicBool>,
     /// Of all calls, the first so many send nothing to the server.
     outside_silent: Arc<AtomicU64>,
-    threads: Vec<thread::JoinHandle<()>>,
+    _load: Every20ms,
 }
 
 impl Calls {
     fn start(pair: &Pair, n: u16) -> Self {
-        let (stop, outside_silent): (Arc<AtomicBool>, Arc<AtomicU64>) = Default::default();
+        let outside_silent: Arc<AtomicU64> = Arc::default();
         let sockets: Vec<(UdpSocket, UdpSocket)> =
             (0..n).map(|i| joined(pair, address::SERVER_V4, 6000 + i)).collect();
-        let (stopped, silent) = (stop.clone(), outside_silent.clone());
-        let thread = thread::spawn(move || {
-            let mut number = 0;
-            while !stopped.load(Ordering::Relaxed) {
-                for (i, (outside, inside)) in sockets.iter().enumerate() {
-                    if i as u64 >= silent.load(Ordering::Relaxed) {
-                        let _ = outside.send(&Stream::audio(i as u32).packet(number));
-                    }
-                    let _ = inside.send(&Stream::audio(1000 + i as u32).packet(number));
-                    udp::drain(outside);
-                    udp::drain(inside);
+        let silent = outside_silent.clone();
+        let load = Every20ms::start(move |number| {
+            for (i, (outside, inside)) in sockets.iter().enumerate() {
+                if i as u64 >= silent.load(Ordering::Relaxed) {
+                    let _ = outside.send(&Stream::audio(i as u32).packet(number));
                 }
-                number += 1;
-                thread::sleep(Duration::from_millis(20));
+                let _ = inside.send(&Stream::audio(1000 + i as u32).packet(number));
+                udp::drain(outside);
+                udp::drain(inside);
             }
         });
-        Self { stop, outside_silent, threads: vec![thread] }
-    }
-}
-
-impl Drop for Calls {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
+        Self { outside_silent, _load: load }
     }
 }
 

@@ -103,16 +103,15 @@ fn account(packet: Packet, datagram: &mut Datagram) {
     }
 }
 
-/// Notes how far a flow has come for its session.
+/// Notes how far a flow has come for its session. One that is forgotten does not begin again with what is left of its flows.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn media_progress(datagram: *const Datagram, flow: *const Flow) -> u32 {
     // SAFETY: what the verifier lets through is null or what it says.
-    if let Some((datagram, flow)) = unsafe { datagram.as_ref().zip(flow.as_ref()) } {
-        let now_ns = datagram.clock.coarse_ns;
-        if let Some(session) = maps::session(flow.session, now_ns) {
-            session.follow(flow, moment(now_ns));
-        }
+    if let Some((datagram, flow)) = unsafe { datagram.as_ref().zip(flow.as_ref()) }
+        && let Some(session) = maps::session(flow.session)
+    {
+        session.follow(flow, moment(datagram.clock.coarse_ns));
     }
     0
 }
@@ -145,7 +144,10 @@ fn checked(packet: Packet, datagram: &Datagram, flow: &mut Flow) {
         let packet = Copied(packet);
         if let Some(place) = stun::username(&packet, datagram.at, header.length) {
             flow.session = session::key(&packet, place);
-            news = true;
+            if flow.session != 0 {
+                maps::begin_session(flow.session, datagram.clock.coarse_ns);
+                news = true;
+            }
         }
     }
     if news && flow.session != 0 {

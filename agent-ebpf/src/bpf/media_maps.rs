@@ -241,20 +241,20 @@ pub fn path_index(key: &MediaKey) -> u32 {
     }
 }
 
-/// An ICE session, made where it is new.
+/// An ICE session that has begun and is not forgotten.
 #[inline(always)]
-pub fn session(key: u64, now_ns: u64) -> Option<&'static mut Session> {
+pub fn session(key: u64) -> Option<&'static mut Session> {
     // SAFETY: map memory. Two CPUs that note a milestone at once differ by microseconds.
-    let find = || SESSIONS.get_ptr_mut(key).map(|session| unsafe { &mut *session });
-    find().or_else(|| {
-        let fresh = Session { began_ns: now_ns, ..Session::default() };
-        let inserted = SESSIONS.insert(key, fresh, u64::from(BPF_NOEXIST)).is_ok();
-        let found = find();
-        if !inserted && found.is_none() {
-            count(MediaCounter::SessionFull, 1);
-        }
-        found
-    })
+    SESSIONS.get_ptr_mut(key).map(|session| unsafe { &mut *session })
+}
+
+/// Begins an ICE session, where another candidate pair has not.
+#[inline(always)]
+pub fn begin_session(key: u64, now_ns: u64) {
+    let fresh = Session { began_ns: now_ns, ..Session::default() };
+    if SESSIONS.insert(key, fresh, u64::from(BPF_NOEXIST)).is_err() && SESSIONS.get_ptr(key).is_none() {
+        count(MediaCounter::SessionFull, 1);
+    }
 }
 
 /// Where segments are copied to.
@@ -335,6 +335,7 @@ pub fn repeat<T, F: Fn(&mut T) -> bool>(times: u32, _step: F, state: &mut T) {
 /// Fills an entry with zeros, word by word: the compiler would build it on the stack, or call a loop over bytes.
 #[inline(always)]
 pub fn clear<T>(entry: *mut T) {
+    const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() <= 8) };
     let words = entry.cast::<u64>();
     let mut i = 0;
     while i < size_of::<T>() / 8 {

@@ -19,13 +19,14 @@ use aya_ebpf::{
 use graylag_ebpf::{
     counter::Direction,
     demux::Kind,
+    media::MediaCounter,
     relay::{SocketMedia, source_hash},
 };
 
 use super::{
     datagram::Datagram,
     kptr::{self, PASS, Probe, Sock, Task, address_of, argument, socket_of},
-    maps,
+    maps, media_maps,
     packet::{Packet, Quick, may_be_media, quick},
     scan,
 };
@@ -72,7 +73,10 @@ fn observe(ctx: &SkBuffContext, direction: Direction) {
             found = unsafe { of(sk.cast(), 0) };
         }
     }
-    let Some(media) = found else { return };
+    let Some(media) = found else {
+        media_maps::count(MediaCounter::SocketRefused, u64::from(datagram.segments));
+        return;
+    };
     let now = datagram.clock.coarse_ns;
     if media.began_ns == 0 {
         media.began_ns = now;

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use graylag_ebpf::{counter::Counter, relay::SocketRecord};
+use graylag_ebpf::{counter::Counter, media::MediaCounter, relay::SocketRecord};
 use jiff::{SignedDuration, Timestamp};
 
 pub use facts::{Availability, Facts, release};
@@ -134,7 +134,8 @@ impl Engine {
             + [Counter::RetransmitUntracked, Counter::DropFull, Counter::ScanTruncated]
                 .map(|counter| inner.aggregator.counter(counter))
                 .iter()
-                .sum::<u64>();
+                .sum::<u64>()
+            + inner.aggregator.media_counter(MediaCounter::SocketRefused);
         transitions.into_iter().map(|transition| inner.announce(transition)).collect()
     }
 

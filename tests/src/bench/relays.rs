@@ -1,10 +1,6 @@
 //! Incident B: from a relay's standstill to `/v1/watch`, and back.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     thread,
     time::{Duration, Instant},
 };
@@ -15,7 +11,7 @@ use super::{Options, Section, Spread, Table, feed::Feed, sample::Figure};
 use crate::{
     agent::Setup,
     net::Pair,
-    turn::{Coturn, Session},
+    turn::{self, Coturn},
 };
 
 /// Calls through the relay; each is 50 packets a second each way.
@@ -59,25 +55,9 @@ fn round() -> Option<(f64, f64)> {
     let agent = Setup::watching(&[&pair.server]).inside(&pair.server).config(CONFIG).start();
     let feed = Feed::open(&agent);
     let coturn = Coturn::start(&pair.server);
-    let sessions: Vec<Session> = (0..CALLS).map(|i| Session::begin(&pair, i)).collect();
-    let stop = Arc::new(AtomicBool::new(false));
-    let stopped = stop.clone();
-    let load = thread::spawn(move || {
-        let mut number = 0;
-        while !stopped.load(Ordering::Relaxed) {
-            for session in &sessions {
-                session.send(number, true, true);
-                session.drain();
-            }
-            number += 1;
-            thread::sleep(Duration::from_millis(20));
-        }
-    });
+    let _calls = turn::calls(&pair, CALLS);
     thread::sleep(Duration::from_secs(4));
-    let times = standstill(&feed, &coturn);
-    stop.store(true, Ordering::Relaxed);
-    let _ = load.join();
-    times
+    standstill(&feed, &coturn)
 }
 
 fn standstill(feed: &Feed, coturn: &Coturn) -> Option<(f64, f64)> {
