@@ -4,8 +4,12 @@ use std::{collections::HashMap, time::Duration};
 
 use graylag_ebpf::session::SessionRecord;
 
-use super::{Tally, window::Window};
-use crate::model::{ActivationCounts, ActivationTick, DecidedSession, MediaStage, Standing, standing, took};
+use super::{
+    Tally,
+    standing::{Standing, standing, took},
+    window::Window,
+};
+use crate::model::{ActivationCounts, ActivationTick, DecidedSession, MediaStage};
 
 /// Sessions that are first seen this soon after the start may be older than the agent, which saw nothing of how they came about.
 const STARTING: Duration = Duration::from_secs(20);
@@ -68,6 +72,11 @@ impl Activation {
     /// Sessions under way, by [`MediaStage`].
     pub const fn pending(&self) -> [u64; MediaStage::ALL.len()] {
         self.pending
+    }
+
+    /// Whether there never was a session.
+    pub fn is_empty(&self) -> bool {
+        self.totals.traffic() == 0.0 && self.pending.iter().all(|n| *n == 0)
     }
 
     /// Takes the sessions of a look at `at_ns` that came `late`, `elapsed` after the last.

@@ -7,6 +7,7 @@ mod media;
 mod naming;
 mod relay;
 mod series;
+mod standing;
 mod window;
 
 use std::{

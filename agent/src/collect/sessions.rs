@@ -7,7 +7,7 @@ use graylag_ebpf::session::SessionRecord;
 
 use crate::kernel::Kernel;
 
-/// Every session is decided by this age (`model::standing`).
+/// Every session is decided by this age (`aggregate::standing`).
 const DECIDED: Duration = Duration::from_secs(60);
 /// A session is remembered for this long: a candidate pair that is tried later is part of it, and no new one.
 const REMEMBERED: Duration = Duration::from_secs(600);
@@ -38,12 +38,12 @@ impl SessionReader {
     pub fn look(&mut self, kernel: &mut Kernel, at_ns: u64) -> Result<Vec<SessionRecord>> {
         let mut young = Vec::new();
         let since = at_ns.saturating_sub(DECIDED.as_nanos() as u64);
-        if !self.looks.is_multiple_of(ALL_EVERY) {
-            self.looks += 1;
+        let all = self.looks.is_multiple_of(ALL_EVERY);
+        self.looks += 1;
+        if !all {
             kernel.sessions(since, |record| young.push(*record))?;
             return Ok(young);
         }
-        self.looks += 1;
         let mut old = Vec::new();
         kernel.sessions(0, |record| {
             if record.session.began_ns >= since {

@@ -59,9 +59,7 @@ impl Facts {
     /// The signals that are wanted: media has to be asked for.
     pub fn signals(&self) -> impl Iterator<Item = Signal> {
         let media = self.limits.is_some_and(|limits| limits.media());
-        Signal::ALL
-            .into_iter()
-            .filter(move |signal| media || !matches!(signal, Signal::Media | Signal::Relay))
+        Signal::ALL.into_iter().filter(move |signal| media || !signal.is_of_media())
     }
 
     /// How much of a signal this host gives.

@@ -151,7 +151,7 @@ impl Inner {
     fn activation(&self) -> Vec<ActivationStatus> {
         let activation = self.aggregator.activation();
         let counts = activation.window().counts();
-        if activation.totals().sessions.iter().flatten().all(|n| *n == 0) && activation.pending() == [0; 3] {
+        if activation.is_empty() {
             return Vec::new();
         }
         let status = |stage: MediaStage| {

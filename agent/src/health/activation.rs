@@ -7,9 +7,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    Cusum, Settings,
-    learned::{Learned, Learning},
-    lifecycle::{Lifecycle, Look},
+    Settings,
+    learned::Learning,
+    lifecycle::Lifecycle,
+    shares::{Shares, Trials},
     verdict::Verdict,
 };
 use crate::model::{ActivationTick, Blame, ConditionName, DecidedSession, MediaOutcome, MediaStage, Phase};
@@ -20,9 +21,7 @@ const LEARNING: Learning = Learning { least: 200, most: 5000, highest_p0: 0.2 };
 /// The detector for this node.
 #[derive(Clone, Debug, Default)]
 pub struct Activation {
-    cusum: Cusum,
-    life: Lifecycle,
-    learned: Learned,
+    shares: Shares,
     /// Where and by whose doing the bad sessions of the excursion stopped.
     stopped: BTreeMap<(MediaStage, Blame), u64>,
 }
@@ -30,40 +29,27 @@ pub struct Activation {
 impl Activation {
     /// Takes the sessions decided in one look. Returns the phase before, where it changed.
     pub fn look(&mut self, settings: &Settings, at: Duration, tick: &ActivationTick) -> Option<Phase> {
-        let bad: Vec<DecidedSession> =
-            tick.decided.iter().copied().filter(|session| is_bad(*session)).collect();
-        let good = tick.decided.iter().filter(|s| s.outcome == MediaOutcome::Active).count() as u64;
-        let test = self.learned.test(&LEARNING, settings.activation);
-        for session in &bad {
-            *self.stopped.entry((session.stage, session.blame)).or_default() += 1;
-        }
-        let bad = bad.len() as u64;
-        let finished = self.cusum.observe(&test, good, bad);
-        let alarm = self.cusum.alarmed(&test);
-        self.cusum.cap(&test);
-        if self.life.phase() == Phase::Cleared && !alarm {
-            self.learned.add(&LEARNING, finished);
-            if self.cusum.n == 0 {
-                self.stopped.clear();
+        let mut trials = Trials::default();
+        for session in &tick.decided {
+            if is_bad(*session) {
+                *self.stopped.entry((session.stage, session.blame)).or_default() += 1;
+                trials.bad += 1;
+            } else {
+                trials.good += u64::from(session.outcome == MediaOutcome::Active);
             }
         }
-        let look = Look {
-            alarm,
-            bad: bad > 0,
-            any: good + bad > 0,
-            good: good as f64 * test.down() - bad as f64 * test.up(),
-        };
-        let before = self.life.look(settings, at, look)?;
-        self.cusum.follow(self.life.phase());
-        if self.life.phase() == Phase::Cleared {
+        trials.counted = trials.bad;
+        let test = self.shares.test(&LEARNING, settings.activation);
+        let changed = self.shares.look(settings, at, &LEARNING, &test, trials);
+        if self.shares.is_quiet(changed) {
             self.stopped.clear();
         }
-        Some(before)
+        changed
     }
 
     /// Its life.
     pub const fn life(&self) -> &Lifecycle {
-        &self.life
+        self.shares.life()
     }
 
     /// What it concludes.
@@ -78,13 +64,13 @@ impl Activation {
             (_, Blame::LocalProcess) => "media comes in and this host sends none",
             _ => "this host sends media and nothing comes back",
         };
-        let text = format!(
-            "{} of {} sessions did not become active, {there} stopped at {}: {how}",
-            self.cusum.bad,
-            self.cusum.n,
-            stage.name()
-        );
-        let (n, bad) = (self.cusum.n, self.cusum.bad);
+        let (n, bad) = self.shares.excursion();
+        let text = if n == 0 {
+            "sessions become active again".to_owned()
+        } else {
+            let stage = stage.name();
+            format!("{bad} of {n} sessions did not become active, {there} stopped at {stage}: {how}")
+        };
         Verdict { name: ConditionName::MediaActivation, blame, n, bad, text }
     }
 }

@@ -7,9 +7,10 @@
 use std::time::Duration;
 
 use super::{
-    Cusum, Settings,
-    learned::{Learned, Learning},
-    lifecycle::{Lifecycle, Look},
+    Settings,
+    learned::Learning,
+    lifecycle::Lifecycle,
+    shares::{Shares, Trials},
 };
 use crate::model::Phase;
 
@@ -47,9 +48,7 @@ impl Sample {
 /// The detector for one path and direction.
 #[derive(Clone, Debug, Default)]
 pub struct PathLoss {
-    cusum: Cusum,
-    life: Lifecycle,
-    learned: Learned,
+    shares: Shares,
     /// Trials and events, packets that arrived and that were lost, of the excursion and since.
     recent: (u64, u64),
     packets: (u64, u64),
@@ -59,12 +58,11 @@ impl PathLoss {
     /// Takes one look. Returns the phase before, where it changed.
     pub fn look(&mut self, settings: &Settings, at: Duration, sample: Sample) -> Option<Phase> {
         let (good, bad) = sample.trials();
-        let test = self.learned.test(&LEARNING, settings.loss);
+        let test = self.shares.test(&LEARNING, settings.loss);
         let most = (SURGE + good as f64 * test.down()) / test.up();
-        let finished = self.cusum.observe(&test, good, bad.min((most as u64).max(1)));
-        let alarm = self.cusum.alarmed(&test);
-        self.cusum.cap(&test);
-        if self.cusum.n == 0 && self.life.phase() == Phase::Cleared {
+        let trials = Trials { good, bad, counted: bad.min((most as u64).max(1)) };
+        let changed = self.shares.look(settings, at, &LEARNING, &test, trials);
+        if self.shares.is_quiet(changed) {
             (self.recent, self.packets) = ((0, 0), (0, 0));
         }
         self.recent = (self.recent.0 + good + bad, self.recent.1 + bad);
@@ -73,18 +71,7 @@ impl PathLoss {
             self.recent = (self.recent.0 / 2, self.recent.1 / 2);
             self.packets = (self.packets.0 / 2, self.packets.1 / 2);
         }
-        if self.life.phase() == Phase::Cleared && !alarm {
-            self.learned.add(&LEARNING, finished);
-        }
-        let look = Look {
-            alarm,
-            bad: bad > 0,
-            any: good + bad > 0,
-            good: good as f64 * test.down() - bad as f64 * test.up(),
-        };
-        let before = self.life.look(settings, at, look)?;
-        self.cusum.follow(self.life.phase());
-        Some(before)
+        changed
     }
 
     /// `(packets and events, events)`.
@@ -100,7 +87,7 @@ impl PathLoss {
 
     /// Its life.
     pub const fn life(&self) -> &Lifecycle {
-        &self.life
+        self.shares.life()
     }
 }
 

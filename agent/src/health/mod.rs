@@ -22,6 +22,7 @@ mod relay;
 #[cfg(test)]
 mod relay_simulation;
 mod settings;
+mod shares;
 mod shift;
 #[cfg(test)]
 mod simulation;

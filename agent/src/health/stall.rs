@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::{
-    Bernoulli, Cusum, Settings,
-    learned::{Learned, Learning},
-    lifecycle::{Lifecycle, Look},
+    Bernoulli, Settings,
+    learned::Learning,
+    lifecycle::Lifecycle,
+    shares::{Shares, Trials},
 };
 use crate::model::{Ages, Distribution, Interval, Phase};
 
@@ -30,9 +31,7 @@ pub struct Sample<'a> {
 /// The detector for one subject and kind.
 #[derive(Clone, Debug, Default)]
 pub struct Stall {
-    cusum: Cusum,
-    life: Lifecycle,
-    learned: Learned,
+    shares: Shares,
     /// Stalls pending at the last look.
     pending: u64,
     recent: (u64, u64),
@@ -60,36 +59,24 @@ impl Stall {
 
         let test = self.test(settings);
         if !judged {
-            self.learned.add(&LEARNING, (good + bad, bad));
+            self.shares.learn(&LEARNING, (good + bad, bad));
             return None;
         }
-        let finished = self.cusum.observe(&test, good, bad);
-        let alarm = self.cusum.alarmed(&test);
-        self.cusum.cap(&test);
+        let trials = Trials { good, bad, counted: bad };
+        let changed = self.shares.look(settings, at, &LEARNING, &test, trials);
         self.recent = (self.recent.0 + good + bad, self.recent.1 + bad);
         if self.recent.0 > EVIDENCE {
             self.recent = (self.recent.0 / 2, self.recent.1 / 2);
         }
-        if self.life.phase() == Phase::Cleared && !alarm {
-            self.learned.add(&LEARNING, finished);
+        if changed.is_some() && self.shares.life().phase() == Phase::Raised {
+            self.recent = self.shares.excursion();
         }
-        let look = Look {
-            alarm,
-            bad: bad > 0,
-            any: good + bad > 0,
-            good: good as f64 * test.down() - bad as f64 * test.up(),
-        };
-        let before = self.life.look(settings, at, look)?;
-        if self.life.phase() == Phase::Raised {
-            self.recent = (self.cusum.n, self.cusum.bad);
-        }
-        self.cusum.follow(self.life.phase());
-        Some(before)
+        changed
     }
 
     /// The test with the learned share of this subject, frozen while its condition stands.
     fn test(&self, settings: &Settings) -> Bernoulli {
-        self.learned.test(&LEARNING, settings.stall)
+        self.shares.test(&LEARNING, settings.stall)
     }
 
     /// `(trials, stalls)` of the excursion that raised it and since, or of the recent past.
@@ -107,7 +94,7 @@ impl Stall {
 
     /// Its life.
     pub const fn life(&self) -> &Lifecycle {
-        &self.life
+        self.shares.life()
     }
 }
 
@@ -169,9 +156,9 @@ mod tests {
     fn a_subject_that_always_had_some_stalls_is_judged_by_its_own_past() {
         let (mut stall, settings) = (Stall::default(), Settings::default());
         for _ in 0..1000 {
-            stall.learned.add(&LEARNING, (1, 0));
+            stall.shares.learn(&LEARNING, (1, 0));
         }
-        stall.learned.add(&LEARNING, (20, 20));
+        stall.shares.learn(&LEARNING, (20, 20));
         let test = stall.test(&settings);
         assert!((test.p0 - 1.5 * 20.0 / 1020.0).abs() < 1e-9 && test.p1 > 0.11);
     }

@@ -100,6 +100,11 @@ impl Signal {
 }
 
 impl Signal {
+    /// Whether it is there only where the configuration asks for media.
+    pub const fn is_of_media(self) -> bool {
+        matches!(self, Self::Media | Self::Relay)
+    }
+
     /// What is lost where only need number `need` of [`Signal::needs`] is not met. Without the first nothing is left.
     pub const fn loses(self, need: usize) -> &'static str {
         match (self, need) {
@@ -171,7 +176,7 @@ pub enum Hook {
 impl Program {
     /// Whether it is there for media, which has to be asked for.
     pub fn is_of_media(&self) -> bool {
-        self.serves(Signal::Media) || self.serves(Signal::Relay)
+        Signal::ALL.into_iter().any(|signal| signal.is_of_media() && self.serves(signal))
     }
 
     fn serves(&self, signal: Signal) -> bool {

@@ -104,7 +104,7 @@ pub struct PeerPrefix {
     pub address: IpAddr,
     /// Significant bits.
     pub bits: u8,
-    /// Index of the peer plus one.
+    /// Identifier of the peer, not 0.
     pub id: u16,
     /// Whether each of its addresses is a path of its own.
     pub per_address: bool,

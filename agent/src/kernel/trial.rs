@@ -7,12 +7,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use aya::{
     Ebpf, TestRun, TestRunOptions,
-    maps::Array,
+    maps::{Array, HashMap},
     programs::{ProgramError, SchedClassifier},
 };
 use graylag_ebpf::{
     flow::Flow,
     media::{MediaCounter, MediaKey, PathQuality, PathTraffic},
+    session::Session,
 };
 
 use super::{
@@ -126,6 +127,19 @@ impl Trial {
             }
         }
         Ok(flows)
+    }
+
+    /// Every ICE session, by its name.
+    pub fn sessions(&self) -> Result<Vec<(u64, Session)>, KernelError> {
+        let map = open!(&self.ebpf, "SESSIONS", HashMap<_, u64, Raw<Session>>);
+        map.iter()
+            .map(|entry| entry.map(|(key, session)| (key, session.0)).map_err(failed("SESSIONS")))
+            .collect()
+    }
+
+    /// Forgets an ICE session, as the agent does with what is over.
+    pub fn forget_session(&mut self, key: u64) -> Result<(), KernelError> {
+        media::remove_session(&mut self.ebpf, key)
     }
 
     /// See [`super::Kernel::map_memory`].

@@ -10,9 +10,7 @@ pub mod status;
 mod subject;
 mod tick;
 
-pub use activation::{
-    ActivationCounts, ActivationTick, DecidedSession, MediaOutcome, MediaStage, Standing, standing, took,
-};
+pub use activation::{ActivationCounts, ActivationTick, DecidedSession, MediaOutcome, MediaStage};
 pub use condition::{
     Blame, Condition, ConditionKey, ConditionName, Evidence, Interval, Phase, Target, Transition,
 };

@@ -65,7 +65,14 @@ impl Handle {
     ) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let (requests, received) = mpsc::channel();
-        let mut work = Work { collector, engine, interval, listener, failing: false };
+        let mut work = Work {
+            collector,
+            engine,
+            interval,
+            listener,
+            failing: Failing::default(),
+            sockets_failing: Failing::default(),
+        };
         let stopped = stop.clone();
         let thread = thread::Builder::new()
             .name("collector".into())
@@ -97,7 +104,32 @@ struct Work<L> {
     engine: Arc<Engine>,
     interval: Duration,
     listener: L,
-    failing: bool,
+    failing: Failing,
+    sockets_failing: Failing,
+}
+
+/// Whether something fails, told when that changes and not each time.
+#[derive(Default)]
+struct Failing(bool);
+
+impl Failing {
+    /// What was obtained, where it was.
+    fn told<T>(&mut self, what: &str, result: Result<T>) -> Option<T> {
+        match result {
+            Ok(value) => {
+                if std::mem::take(&mut self.0) {
+                    tracing::info!("{what} succeed again");
+                }
+                Some(value)
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.0, true) {
+                    tracing::error!("{what} fail: {error:#}");
+                }
+                None
+            }
+        }
+    }
 }
 
 impl<L: Listener> Work<L> {
@@ -145,19 +177,10 @@ impl<L: Listener> Work<L> {
     }
 
     fn look(&mut self, at: Duration, late: Duration) {
-        match self.collector.look(at.as_nanos() as u64) {
-            Ok(seen) => {
-                if std::mem::take(&mut self.failing) {
-                    tracing::info!("looks succeed again");
-                }
-                for announcement in self.engine.absorb(&seen, late) {
-                    self.listener.changed(announcement);
-                }
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut self.failing, true) {
-                    tracing::error!("a look at the kernel failed: {error:#}");
-                }
+        let seen = self.collector.look(at.as_nanos() as u64);
+        if let Some(seen) = self.failing.told("looks at the kernel", seen) {
+            for announcement in self.engine.absorb(&seen, late) {
+                self.listener.changed(announcement);
             }
         }
     }
@@ -165,14 +188,11 @@ impl<L: Listener> Work<L> {
     /// A look at the sockets that carry media. Returns when the next is due.
     fn look_at_sockets(&mut self, due: Duration) -> Duration {
         let at = now();
-        match self.collector.sockets(at.as_nanos() as u64) {
-            Ok(sockets) => {
-                for announcement in self.engine.absorb_sockets(&sockets, at, at.saturating_sub(due)) {
-                    self.listener.changed(announcement);
-                }
+        let sockets = self.collector.sockets(at.as_nanos() as u64);
+        if let Some(sockets) = self.sockets_failing.told("looks at sockets", sockets) {
+            for announcement in self.engine.absorb_sockets(&sockets, at, at.saturating_sub(due)) {
+                self.listener.changed(announcement);
             }
-            // The next look at everything fails too, and says so.
-            Err(error) => tracing::debug!("a look at the sockets failed: {error:#}"),
         }
         let ended = now();
         let next = (due + SOCKETS_EVERY).max(at + ended.saturating_sub(at) * SOCKETS_SHARE);

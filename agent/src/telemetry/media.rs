@@ -91,7 +91,7 @@ impl Known<'_> {
     /// Points of the three stages; none before there was a session.
     fn of_stages(&self, values: impl Fn(MediaStage) -> Vec<(Attributes, Value)>) -> Vec<Point> {
         let activation = self.aggregate.activation();
-        if activation.totals().sessions.iter().flatten().all(|n| *n == 0) && activation.pending() == [0; 3] {
+        if activation.is_empty() {
             return Vec::new();
         }
         let of_stage = |stage: MediaStage| {

@@ -1,0 +1,82 @@
+//! A detector of bad trials: the sequential test, the share that is usual for its subject, and the life of its condition.
+
+use std::time::Duration;
+
+use super::{
+    Bernoulli, Cusum, Settings,
+    learned::{Learned, Learning},
+    lifecycle::{Lifecycle, Look},
+};
+use crate::model::Phase;
+
+/// Trials of one look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trials {
+    /// Good ones.
+    pub good: u64,
+    /// Bad ones.
+    pub bad: u64,
+    /// Of the bad ones, those that may add to the test.
+    pub counted: u64,
+}
+
+/// What detectors that count trials have in common.
+#[derive(Clone, Debug, Default)]
+pub struct Shares {
+    cusum: Cusum,
+    life: Lifecycle,
+    learned: Learned,
+}
+
+impl Shares {
+    /// The test with the learned share of this subject, frozen while its condition stands.
+    pub fn test(&self, learning: &Learning, default: Bernoulli) -> Bernoulli {
+        self.learned.test(learning, default)
+    }
+
+    /// Learns from trials that are not judged: `(trials, bad)`.
+    pub fn learn(&mut self, learning: &Learning, trials: (u64, u64)) {
+        self.learned.add(learning, trials);
+    }
+
+    /// Takes the trials of one look. Returns the phase before, where it changed.
+    pub fn look(
+        &mut self,
+        settings: &Settings,
+        at: Duration,
+        learning: &Learning,
+        test: &Bernoulli,
+        Trials { good, bad, counted }: Trials,
+    ) -> Option<Phase> {
+        let finished = self.cusum.observe(test, good, counted);
+        let alarm = self.cusum.alarmed(test);
+        self.cusum.cap(test);
+        if self.life.phase() == Phase::Cleared && !alarm {
+            self.learned.add(learning, finished);
+        }
+        let look = Look {
+            alarm,
+            bad: bad > 0,
+            any: good + bad > 0,
+            good: good as f64 * test.down() - bad as f64 * test.up(),
+        };
+        let before = self.life.look(settings, at, look)?;
+        self.cusum.follow(self.life.phase());
+        Some(before)
+    }
+
+    /// `(trials, bad)` of the excursion.
+    pub const fn excursion(&self) -> (u64, u64) {
+        (self.cusum.n, self.cusum.bad)
+    }
+
+    /// Whether there was nothing to suspect before this look, which returned `changed`, nor is there now.
+    pub fn is_quiet(&self, changed: Option<Phase>) -> bool {
+        changed.is_none() && self.life.phase() == Phase::Cleared && self.cusum.n == 0
+    }
+
+    /// Its life.
+    pub const fn life(&self) -> &Lifecycle {
+        &self.life
+    }
+}
