@@ -147,6 +147,10 @@ impl Setup {
         if !self.scope.is_empty() {
             let _ = writeln!(text, "[scope]\nnetwork_namespaces = {:?}", self.scope);
         }
+        // What is not under test costs memory, and attaches to interfaces that others use.
+        if !text.contains("[media]") {
+            text.push_str("[media]\ninterfaces = []\n");
+        }
         if !text.contains("[collect]") {
             text.push_str("[collect]\ninterval = \"200ms\"\n");
         }

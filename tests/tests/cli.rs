@@ -29,7 +29,7 @@ fn items(report: &Value, part: &str) -> Vec<(String, String, String)> {
 fn check_names_what_this_kernel_has_not_without_that_costing_a_signal() {
     let (code, report) = json(&["check", "--json"]);
     let signals = items(&report, "signals");
-    assert_eq!(signals.len(), graylag::kernel::programs::Signal::ALL.len() - 2, "media has to be asked for");
+    assert_eq!(signals.len(), graylag::kernel::programs::Signal::ALL.len());
     assert!(signals.iter().all(|(_, state, _)| state == "available"), "{signals:?}");
     assert_eq!(code, Some(0));
     let environment = items(&report, "environment");
@@ -44,15 +44,14 @@ fn check_names_what_this_kernel_has_not_without_that_costing_a_signal() {
         }
     }
     let programs = items(&report, "programs");
-    let wanted = graylag::kernel::programs::PROGRAMS.iter().filter(|program| !program.is_of_media());
-    let known: Vec<_> = wanted.map(|program| program.name).collect();
+    let known: Vec<_> = graylag::kernel::programs::PROGRAMS.iter().map(|program| program.name).collect();
     assert_eq!(programs.iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>(), known);
     assert!(report["map_memory_bytes"].as_u64().unwrap() > 1 << 20);
 
     // The same for a person.
     let text = graylag(&["check"]);
     assert_eq!(text.code, Some(0));
-    for line in ["10 of 10 signals fully available", "maps take "] {
+    for line in ["12 of 12 signals fully available", "maps take "] {
         assert!(text.out.contains(line), "{line} is not in\n{}", text.out);
     }
 }
@@ -78,6 +77,13 @@ fn check_says_what_a_configuration_costs() {
     assert_eq!(lost, expected.map(|(name, state, detail)| (name.into(), state.into(), detail.into())));
     let (_, usual) = json(&["check", "--json"]);
     assert!(report["map_memory_bytes"].as_u64() < usual["map_memory_bytes"].as_u64());
+
+    let path = directory.write("graylag.toml", "[media]\ninterfaces = []\n").display().to_string();
+    let (code, without) = json(&["check", "--json", "--config", &path]);
+    assert_eq!(code, Some(0), "what is not wanted is not missing");
+    let names: Vec<_> = items(&without, "signals").into_iter().map(|(name, ..)| name).collect();
+    assert!(!names.iter().any(|name| name == "media" || name == "relay"), "{names:?}");
+    assert!(without["map_memory_bytes"].as_u64() < usual["map_memory_bytes"].as_u64());
 }
 
 #[test]

@@ -60,7 +60,8 @@ fn check_names_what_this_kernel_lacks_and_why() {
 #[test]
 fn the_running_agent_says_the_same() {
     let pair = Pair::new();
-    let agent = Setup::watching(&[&pair.client]).start();
+    let agent =
+        Setup::watching(&[&pair.client]).inside(&pair.client).config("[media]\ninterfaces = [\"*\"]").start();
     let status = agent.status();
     let limited = status.signals.iter().filter(|signal| signal.reason.is_some());
     let limited: BTreeSet<String> = limited.map(|signal| signal.name.clone()).collect();

@@ -1,13 +1,15 @@
 //! An ordinary user with three capabilities is enough, fewer are named, and what is no longer needed is given up.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests are tests
 
-use std::{collections::BTreeMap, fs, time::Duration};
+use std::{collections::BTreeMap, fs, net::SocketAddr, time::Duration};
 
 use graylag_tests::{
     agent::{Agent, Setup},
     net::{Pair, address},
     proc::Ended,
+    rtp,
     traffic::{Echo, ask, connect},
+    udp,
 };
 
 /// `nobody`.
@@ -50,18 +52,21 @@ fn capabilities(agent: &Agent) -> BTreeMap<String, Vec<(String, u64)>> {
     sets
 }
 
-/// What `kernel::privileges` says is kept: nothing, or on kernels before 5.19 what reading maps takes.
-fn kept() -> u64 {
+/// What attaching to interfaces that come takes.
+const MEDIA: u64 = 1 << BPF | 1 << NET_ADMIN;
+
+/// What `kernel::privileges` says is kept without media: nothing, or on kernels before 5.19 what reading maps takes.
+fn little() -> u64 {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split(['.', '-']).map(|part| part.parse().unwrap_or(0u32));
     let version = (numbers.next().unwrap(), numbers.next().unwrap());
     if version >= (5, 19) { 0 } else { 1 << BPF }
 }
 
-fn gave_up_the_rest(agent: &Agent) {
+fn gave_up_the_rest(agent: &Agent, kept: u64) {
     let sets = capabilities(agent);
     assert!(sets["CapEff"].len() >= 3, "the collector, the faces and the main thread: {sets:?}");
-    for (set, expected) in [("CapEff", kept()), ("CapPrm", kept()), ("CapInh", 0), ("CapAmb", 0)] {
+    for (set, expected) in [("CapEff", kept), ("CapPrm", kept), ("CapInh", 0), ("CapAmb", 0)] {
         for (thread, bits) in &sets[set] {
             assert_eq!(*bits, expected, "{set} of thread {thread}");
         }
@@ -71,13 +76,14 @@ fn gave_up_the_rest(agent: &Agent) {
 #[test]
 fn an_ordinary_user_with_three_capabilities_sees_every_handshake() {
     let pair = Pair::new();
-    let agent =
-        with(Setup::watching(&[&pair.client, &pair.server]).alone(), &[BPF, PERFMON, NET_ADMIN]).start();
+    let setup = Setup::watching(&[&pair.client, &pair.server]).inside(&pair.server).alone();
+    let media = "[media]\ninterfaces = [\"*\"]\n[limits]\nflows = 256";
+    let agent = with(setup.config(media), &[BPF, PERFMON, NET_ADMIN]).start();
     let status = fs::read_to_string(format!("/proc/{}/status", agent.process.id())).unwrap();
     assert!(
         status.lines().any(|line| line.split_whitespace().eq(["Uid:", "65534", "65534", "65534", "65534"]))
     );
-    gave_up_the_rest(&agent);
+    gave_up_the_rest(&agent, MEDIA);
     // What takes more is said, and is no more than it takes: entering other namespaces to find old connections.
     agent.said("adoption is only partly available");
     let partial: Vec<_> =
@@ -101,6 +107,16 @@ fn an_ordinary_user_with_three_capabilities_sees_every_handshake() {
             )
         })
     });
+    // It attaches to interfaces after that, and finds out whose a socket is.
+    let peer = SocketAddr::new(address::SERVER_V4, 5004);
+    let _received = udp::bind(&pair.server, peer.ip(), peer.port(), 1 << 20);
+    let sender = udp::sender(&pair.client, peer);
+    rtp::send(&sender, &rtp::Stream::audio(1), &(0..50).collect::<Vec<_>>());
+    agent.until(Duration::from_secs(20), &(50, 50), |scrape| {
+        let received = [("network.io.direction", "receive")];
+        let of = |name: &str| scrape.sum(name, &received) as u64;
+        (of("graylag.rtp.packet.count"), of("graylag.relay.packet.count"))
+    });
     // Nothing that it does later takes what it gave up.
     agent.reload(&fs::read_to_string(&agent.config).unwrap());
     agent.said("configuration reloaded");
@@ -111,7 +127,7 @@ fn an_ordinary_user_with_three_capabilities_sees_every_handshake() {
 #[test]
 fn root_gives_up_everything_too() {
     let agent = Setup::default().start();
-    gave_up_the_rest(&agent);
+    gave_up_the_rest(&agent, little());
     assert!(!agent.process.output().iter().any(|line| line.contains("WARN")), "{:?}", agent.process.output());
 }
 

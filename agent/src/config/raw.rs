@@ -136,12 +136,18 @@ pub enum Port {
 }
 
 /// `[media]`
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Media {
     /// Interfaces of the agent's own namespace, by name, with `*` for any characters; none: media is not watched. Of
     /// interfaces that lie on one another (bond, bridge, VLAN) the lowest is taken.
     pub interfaces: Vec<Spanned<String>>,
+}
+
+impl Default for Media {
+    fn default() -> Self {
+        Self { interfaces: vec![Spanned::new(0..0, "*".into())] }
+    }
 }
 
 /// `[thresholds]`

@@ -34,7 +34,7 @@ const KERNELS: &[Kernel] = &[
         suite: "bullseye",
         version: "5.10",
         mirrors: &[MIRROR, ARCHIVE],
-        without: &["handshake_client", "drops"],
+        without: &["handshake_client", "drops", "media", "relay"],
         tests: TESTS,
     },
     Kernel {
