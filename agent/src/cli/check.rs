@@ -109,7 +109,21 @@ fn environment(kernel: &mut Kernel) -> Vec<Item> {
     } else {
         Item::new("kprobes", "absent", Some("not used, costs no signal".into()))
     };
-    vec![Item::new("BTF", "available", Some("/sys/kernel/btf/vmlinux".into())), cgroup, fentry, kprobes]
+    let softirqs = match run::softirq_threads() {
+        0 => Item::new(
+            "softirq lateness",
+            "missing",
+            Some("no ksoftirqd in sight: whether this host is late shows only in the agent's own delays; run it in the host's PID namespace".into()),
+        ),
+        n => Item::new("softirq lateness", "available", Some(format!("{n} ksoftirqd threads"))),
+    };
+    vec![
+        Item::new("BTF", "available", Some("/sys/kernel/btf/vmlinux".into())),
+        cgroup,
+        fentry,
+        kprobes,
+        softirqs,
+    ]
 }
 
 fn interface((name, outcome): &Watched) -> Item {

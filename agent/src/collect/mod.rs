@@ -6,6 +6,7 @@ mod interfaces;
 mod packed;
 mod sessions;
 mod sockets;
+mod softirq;
 
 use std::{collections::HashMap, time::Duration};
 
@@ -25,6 +26,7 @@ use interfaces::{Link, chosen};
 pub use packed::Packed;
 use sessions::SessionReader;
 use sockets::SocketReader;
+pub use softirq::Softirqs;
 
 use crate::kernel::{
     Dropped, Interface, Kernel, ProgramState, ProgramTime,

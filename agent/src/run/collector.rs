@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    collect::Collector,
+    collect::{Collector, Softirqs},
     engine::{Announcement, Engine},
     kernel::settings::PeerPrefix,
 };
@@ -70,6 +70,8 @@ impl Handle {
             engine,
             interval,
             listener,
+            softirqs: Softirqs::find(),
+            late: Duration::ZERO,
             failing: Failing::default(),
             sockets_failing: Failing::default(),
         };
@@ -104,6 +106,9 @@ struct Work<L> {
     engine: Arc<Engine>,
     interval: Duration,
     listener: L,
+    softirqs: Softirqs,
+    /// The most that softirqs were found to be late since the last look at the kernel.
+    late: Duration,
     failing: Failing,
     sockets_failing: Failing,
 }
@@ -158,7 +163,9 @@ impl<L: Listener> Work<L> {
             if at < due {
                 continue;
             }
-            self.look(at, at.saturating_sub(due));
+            self.softirqs_late(at);
+            let softirqs = std::mem::take(&mut self.late);
+            self.look(at, at.saturating_sub(due).max(softirqs));
             if at >= times_at {
                 times_at = at + PROGRAM_TIMES_EVERY;
                 let times = self.collector.program_times();
@@ -176,6 +183,13 @@ impl<L: Listener> Work<L> {
         }
     }
 
+    /// How late softirqs are.
+    fn softirqs_late(&mut self, at: Duration) -> Duration {
+        let late = self.softirqs.late(at);
+        self.late = self.late.max(late);
+        late
+    }
+
     fn look(&mut self, at: Duration, late: Duration) {
         let seen = self.collector.look(at.as_nanos() as u64);
         if let Some(seen) = self.failing.told("looks at the kernel", seen) {
@@ -188,9 +202,10 @@ impl<L: Listener> Work<L> {
     /// A look at the sockets that carry media. Returns when the next is due.
     fn look_at_sockets(&mut self, due: Duration) -> Duration {
         let at = now();
+        let late = self.softirqs_late(at);
         let sockets = self.collector.sockets(at.as_nanos() as u64);
         if let Some(sockets) = self.sockets_failing.told("looks at sockets", sockets) {
-            for announcement in self.engine.absorb_sockets(&sockets, at, at.saturating_sub(due)) {
+            for announcement in self.engine.absorb_sockets(&sockets, at, at.saturating_sub(due).max(late)) {
                 self.listener.changed(announcement);
             }
         }

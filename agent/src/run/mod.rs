@@ -24,7 +24,7 @@ use signal_hook::{
     iterator::Signals,
 };
 
-pub use settings::{check_program_names, kernel_settings, try_interfaces};
+pub use settings::{check_program_names, kernel_settings, softirq_threads, try_interfaces};
 
 pub use crate::export::SettingsError as ExportSettingsError;
 

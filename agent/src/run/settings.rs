@@ -94,6 +94,11 @@ pub fn try_interfaces(config: &Config, kernel: &mut Kernel) -> Result<Vec<Watche
     Ok(kernel.watch_interfaces(&collect::interfaces(&config.media_interfaces)?))
 }
 
+/// How many threads take in packets where softirqs cannot: as many as are watched for being late.
+pub fn softirq_threads() -> usize {
+    collect::Softirqs::find().threads()
+}
+
 /// Settings of the kernel half, without peers.
 pub fn kernel_settings(config: &Config) -> Result<Settings> {
     let [client_v4, client_v6, server_v4, server_v6, media_v4, media_v6] = config.prefixes;
