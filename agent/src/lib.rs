@@ -9,6 +9,7 @@ pub mod feed;
 pub mod health;
 pub mod kernel;
 pub mod model;
+pub mod probe;
 pub mod run;
 pub mod telemetry;
 pub mod view;

@@ -20,6 +20,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("export", &["model", "telemetry"]),
     ("feed", &["model", "telemetry"]),
     ("view", &["model"]),
+    ("probe", &["model"]),
     (
         "run",
         &[
@@ -33,11 +34,12 @@ const ROOMS: &[(&str, &[&str])] = &[
             "health",
             "kernel",
             "model",
+            "probe",
             "telemetry",
             "view",
         ],
     ),
-    ("cli", &["config", "engine", "feed", "kernel", "model", "run", "telemetry", "view"]),
+    ("cli", &["config", "engine", "feed", "kernel", "model", "probe", "run", "telemetry", "view"]),
 ];
 
 /// `(crate, rooms that may use it)`.
@@ -65,6 +67,10 @@ const CRATES: &[(&str, &[&str])] = &[
     ("hyper", &["feed", "export"]),
     ("ratatui", &["view"]),
     ("crossterm", &["view"]),
+    ("nix", &["probe"]),
+    ("ring", &["probe"]),
+    ("subtle", &["probe"]),
+    ("base64", &["probe"]),
     ("tokio", &["feed", "export", "run", "cli"]),
     ("clap", &["cli"]),
     ("signal_hook", &["run"]),

@@ -69,7 +69,27 @@ pub(crate) fn test() -> Result<()> {
         "util-linux",
         "tmux",
     ])?;
+    stamp_suite()?;
     python()
+}
+
+/// The stranger that STAMP is tested against.
+const STAMP_SUITE: &str = "1.0.0";
+
+/// An implementation of RFC 8762 that shares no line with ours: a program, under target/tools.
+fn stamp_suite() -> Result<()> {
+    let root = Path::new("target/tools");
+    if root.join("bin/stamp-suite").exists() {
+        return Ok(());
+    }
+    say(format!("installing stamp-suite {STAMP_SUITE} with cargo, into target/tools (about a minute)"));
+    let root = std::path::absolute(root).context("target/tools")?;
+    run(Command::new("cargo")
+        .args(["install", "stamp-suite", "--version", STAMP_SUITE, "--locked", "--quiet", "--root"])
+        .arg(root)
+        // Not the workspace's toolchain file or target directory: this is a tool of its own.
+        .current_dir("/"))
+    .context("stamp-suite could not be built")
 }
 
 /// What the tests' Python programs need.

@@ -2,6 +2,7 @@
 
 mod check;
 mod clients;
+mod probe;
 
 pub use clients::sentence;
 
@@ -9,13 +10,15 @@ use std::{
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    config::{Config, ConfigError},
+    config::{self, Config, ConfigError},
     kernel::KernelError,
+    probe::stamp::KeyFileError,
     run, telemetry,
 };
 
@@ -23,7 +26,7 @@ use crate::{
 mod code {
     /// Done; for `check`: everything is available.
     pub const OK: u8 = 0;
-    /// Something went wrong.
+    /// Something went wrong; for `probe`: nothing was answered.
     pub const FAILED: u8 = 1;
     /// The command line or the configuration is wrong (2 is clap's own as well).
     pub const USAGE: u8 = 2;
@@ -38,7 +41,7 @@ mod code {
 #[derive(Parser)]
 #[command(name = "graylag", version, max_term_width = 100)]
 #[command(
-    after_help = "Exit codes: 0 done (check: everything available), 1 failed, 2 wrong arguments or configuration,\n\
+    after_help = "Exit codes: 0 done (check: everything available), 1 failed (probe: no answer), 2 wrong arguments or configuration,\n\
     3 (check) works with signals missing, 4 not possible on this kernel or with these privileges.\n\
     Telemetry goes where the standard OTEL_* variables say; diagnostics go to stderr, as much as RUST_LOG says."
 )]
@@ -89,6 +92,11 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Probe once, like ping; needs no agent and no root
+    Probe {
+        #[command(subcommand)]
+        command: ProbeCommand,
+    },
     /// The metric catalog
     Catalog {
         /// As JSON
@@ -102,6 +110,27 @@ enum Command {
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum ProbeCommand {
+    /// Loss and delay in each direction, to a STAMP Session-Reflector (RFC 8762)
+    Stamp {
+        /// Address or name of the reflector, with a port where that is not 862
+        target: String,
+        /// Test packets to send
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+        count: u64,
+        /// Time between two of them, on average, 10ms to 10s
+        #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = config::probe_interval)]
+        interval: Duration,
+        /// Pre-shared keys, one a line, hexadecimal or base64; without, packets are not authenticated
+        #[arg(long, value_name = "FILE")]
+        key_file: Option<PathBuf>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -155,6 +184,10 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Status { socket, json } => clients::status(&socket.socket, json)?,
         Command::Watch { socket, json } => clients::watch(&socket.socket, json)?,
         Command::Check { config, json } => return check::check(config.config.as_deref(), json),
+        Command::Probe { command: ProbeCommand::Stamp { target, count, interval, key_file, json } } => {
+            let key_file = key_file.as_deref();
+            return probe::stamp(&probe::StampRound { target: &target, count, interval, key_file, json });
+        }
         Command::Catalog { json: true, .. } => println!("{:#}", telemetry::json()),
         Command::Catalog { markdown: true, .. } => print!("{}", telemetry::markdown()),
         Command::Catalog { .. } => print!("{}", telemetry::plain()),
@@ -176,7 +209,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
 }
 
 fn code_of(error: &anyhow::Error) -> u8 {
-    if error.is::<ConfigError>() || error.is::<run::ExportSettingsError>() {
+    if error.is::<ConfigError>() || error.is::<run::ExportSettingsError>() || error.is::<KeyFileError>() {
         code::USAGE
     } else {
         error.downcast_ref().map_or(code::FAILED, code_of_kernel)

@@ -8,12 +8,14 @@ use toml::Spanned;
 use super::{
     Config, ConfigError, KernelLog, Limits, Namespace, Peer, Service, Thresholds,
     error::Source,
+    probe,
     raw::{self, Port, Raw},
 };
 
 /// Checks everything, names the first thing that is wrong.
 pub fn checked(raw: &Raw, source: &Source<'_>) -> Result<Config, ConfigError> {
     let limits = &raw.limits;
+    let peers = peers(&raw.peer, source)?;
     Ok(Config {
         node: node(raw),
         namespaces: namespaces(&raw.scope, source)?,
@@ -26,7 +28,8 @@ pub fn checked(raw: &Raw, source: &Source<'_>) -> Result<Config, ConfigError> {
             bits(&raw.paths.media_prefix_v6, 128, "paths.media_prefix_v6", source)?,
         ],
         media_interfaces: interfaces(&raw.media, source)?,
-        peers: peers(&raw.peer, source)?,
+        stamp: probe::stamp(raw, &peers, source)?,
+        peers,
         services: services(&raw.service, source)?,
         thresholds: Thresholds {
             handshake_stall: duration(&raw.thresholds.handshake_stall, "thresholds.handshake_stall", source)?,
@@ -121,7 +124,7 @@ fn entries(
     Err(source.error(value.span(), field, format!("{} is out of range", value.get_ref()), &remedy))
 }
 
-fn duration(value: &Spanned<String>, field: &str, source: &Source<'_>) -> Result<Duration, ConfigError> {
+pub fn duration(value: &Spanned<String>, field: &str, source: &Source<'_>) -> Result<Duration, ConfigError> {
     const REMEDY: &str = "use a duration such as \"500ms\" or \"2s\"";
     let parsed = humantime::parse_duration(value.get_ref())
         .map_err(|e| source.error(value.span(), field, format!("`{}`: {e}", value.get_ref()), REMEDY))?;
@@ -386,6 +389,38 @@ mod tests {
             (
                 "[scope]\nnetwork_namespaces = [\"blue\"]",
                 "g.toml:2: scope.network_namespaces: `blue` is no namespace; use \"all\", \"host\" or a path such as \"/run/netns/blue\"",
+            ),
+            (
+                "[stamp]\nlisten = \"862\"",
+                "g.toml:2: stamp.listen: `862` is no address and port; use e.g. \"0.0.0.0:862\" or \"[::]:862\"",
+            ),
+            (
+                "[stamp]\nkey_file = \"stamp.keys\"",
+                "g.toml:2: stamp.key_file: `stamp.keys` is no absolute path; use e.g. \"/etc/graylag/stamp.keys\"",
+            ),
+            (
+                "[[probe]]\nkind = \"ping\"\ntarget = \"10.0.0.1\"",
+                "g.toml:2: probe.kind: `ping` is no kind of probe; use stamp",
+            ),
+            (
+                "[[probe]]\nkind = \"stamp\"\ntarget = \"lb.example\"",
+                "g.toml:3: probe.target: `lb.example` is no address; use one with a port or without, such as \"192.0.2.1:862\" or \"2001:db8::1\"",
+            ),
+            (
+                "[[probe]]\nkind = \"stamp\"\ntarget = \"10.0.0.1\"\n[[probe]]\nkind = \"stamp\"\ntarget = \"10.0.0.1:862\"",
+                "g.toml:6: probe.target: 10.0.0.1:862 is there twice; name each target once",
+            ),
+            (
+                "[[probe]]\nkind = \"stamp\"\ntarget = \"10.0.0.1\"\ninterval = \"1ms\"",
+                "g.toml:4: probe.interval: `1ms` is out of range; use 10ms to 10s",
+            ),
+            (
+                "[[probe]]\nkind = \"stamp\"\ntarget = \"10.0.0.1\"\npeer = \"b\"",
+                "g.toml:4: probe.peer: no [[peer]] is called `b`; add one, or leave it out",
+            ),
+            (
+                "[[probe]]\nkind = \"stamp\"\ntarget = \"10.0.0.1\"\nauthenticated = true",
+                "g.toml:4: probe.authenticated: there are no keys; name their file in [stamp] key_file",
             ),
             (
                 "[kernel]\nlog = \"loud\"",

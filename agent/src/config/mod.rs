@@ -2,6 +2,7 @@
 
 mod check;
 mod error;
+mod probe;
 pub mod raw;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 };
 
 pub use error::ConfigError;
+pub use probe::{Stamp, StampProbe, probe_interval};
 
 /// Where the configuration is looked for when none is named.
 pub const DEFAULT_PATH: &str = "/etc/graylag/graylag.toml";
@@ -32,6 +34,8 @@ pub struct Config {
     pub peers: Vec<Peer>,
     /// Named services, one entry to a role.
     pub services: Vec<Service>,
+    /// STAMP.
+    pub stamp: Stamp,
     /// Bounds.
     pub thresholds: Thresholds,
     /// Sizes.

@@ -19,6 +19,11 @@ pub struct Raw {
     /// Named services.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub service: Vec<Service>,
+    /// What is probed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub probe: Vec<Probe>,
+    /// STAMP: the reflector, and the keys of both roles.
+    pub stamp: Stamp,
     /// When something hangs, is slow, and how long a verdict holds.
     pub thresholds: Thresholds,
     /// UDP at the interfaces: RTP, its loss and its directions.
@@ -133,6 +138,41 @@ pub enum Port {
     Number(i64),
     /// One port, or a range.
     Text(String),
+}
+
+/// `[[probe]]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Probe {
+    /// `stamp`.
+    pub kind: Spanned<String>,
+    /// Where to: an address, with a port or without.
+    pub target: Spanned<String>,
+    /// The configured peer it belongs to. Default: the one whose prefix holds it, else its address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<Spanned<String>>,
+    /// Time between two test packets, on average.
+    #[serde(default = "probe_interval")]
+    pub interval: Spanned<String>,
+    /// Whether test packets carry a digest. Default: where there is a `[stamp] key_file`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authenticated: Option<Spanned<bool>>,
+}
+
+fn probe_interval() -> Spanned<String> {
+    Spanned::new(0..0, "100ms".into())
+}
+
+/// `[stamp]`
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Stamp {
+    /// Where the reflector listens; none listens where it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<Spanned<String>>,
+    /// File of the pre-shared keys, of the reflector and of probes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<Spanned<String>>,
 }
 
 /// `[media]`

@@ -5,6 +5,7 @@ mod condition;
 mod distribution;
 pub mod drops;
 mod media;
+mod probe;
 mod relay;
 pub mod status;
 mod subject;
@@ -22,6 +23,7 @@ pub use graylag_ebpf::{
     record::Retransmit,
 };
 pub use media::{Flows, Leg, LegTick, MediaCounts};
+pub use probe::{Delays, PeerReport, ReflectorCounts, StampCounts, StampPath};
 pub use relay::{Process, RelayCounts, RelayTick};
 pub use subject::{OTHER, Path, Subject, role_name};
 pub use tick::{Ages, Counts, Drops, HostTick, Pending, SubjectTick, Tick};

@@ -36,6 +36,7 @@ use crate::{
     feed::{Listening, Server},
     kernel::{Kernel, privileges},
     model::drops,
+    probe::stamp,
     view,
 };
 use collector::{Handle, now};
@@ -78,6 +79,8 @@ struct Agent {
     runtime: tokio::runtime::Runtime,
     server: Arc<Server>,
     exporter: Option<Arc<export::Handle>>,
+    /// Where there is a reflector or a session; it ends with this.
+    prober: Option<Arc<stamp::Prober>>,
     signals: Signals,
 }
 
@@ -89,6 +92,10 @@ impl Agent {
         let socket =
             arguments.socket.clone().or_else(|| config.socket.clone()).filter(|p| !p.as_os_str().is_empty());
         let listening = Listening::bind(socket.as_deref(), config.listen)?;
+        // Before capabilities are given up: STAMP's port takes CAP_NET_BIND_SERVICE.
+        let probing = settings::stamp_settings(&config)?
+            .map(|settings| stamp::bind(config.stamp.listen, &settings))
+            .transpose()?;
         let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("signal handlers")?;
 
         let mut ids = settings::PeerIds::default();
@@ -133,13 +140,15 @@ impl Agent {
             // Somebody must hear of it: where there is neither view nor OTLP, standard output.
             !arguments.view && exporter.as_ref().is_none_or(|exporter| !exporter.takes_events()),
         );
+        let prober = probing.map(|bound| bound.start().map(Arc::new)).transpose()?;
         let collector = Handle::start(collector, engine.clone(), config.interval, told)?;
-        Ok(Self { config, ids, engine, collector, runtime, server, exporter, signals })
+        Ok(Self { config, ids, engine, collector, runtime, server, exporter, prober, signals })
     }
 
     fn until_stopped(mut self, arguments: &Arguments) -> Result<()> {
         let outcome = if arguments.view { self.show() } else { self.wait(arguments) };
         self.collector.stop();
+        drop(self.prober);
         let server = self.server;
         let exporter = self.exporter;
         self.runtime.block_on(async {
@@ -207,8 +216,19 @@ impl Agent {
         if let Err(error) = self.collector.replace_peers(self.ids.prefixes(&new)) {
             tracing::error!("the new peers could not be entered: {error:#}");
         }
+        self.reload_probes(&new);
         tracing::info!("configuration reloaded: {} peers, {} services", new.peers.len(), new.services.len());
         self.config = new;
+    }
+
+    /// Targets, keys and who is answered. Where the keys cannot be read all of it stays as it is: without them nothing would
+    /// be answered any more.
+    fn reload_probes(&self, new: &Config) {
+        let Some(prober) = &self.prober else { return };
+        match settings::stamp_settings(new) {
+            Ok(settings) => prober.reconfigure(&settings.unwrap_or_default()),
+            Err(error) => tracing::error!("probes are not reloaded: {error}"),
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use crate::{
         settings::{Limits, PeerPrefix, Prefixes, Settings},
     },
     model::Role,
+    probe::stamp,
 };
 
 /// Names remembered, configured ones and former ones.
@@ -136,6 +137,26 @@ fn inode(namespace: &Namespace) -> Result<u32> {
     })
 }
 
+/// Settings of the prober; the keys are read from their file. `None` where neither a reflector nor a probe is configured.
+pub fn stamp_settings(config: &Config) -> Result<Option<stamp::Settings>, stamp::KeyFileError> {
+    if config.stamp.is_empty() {
+        return Ok(None);
+    }
+    let targets = config.stamp.probes.iter().map(|probe| stamp::Target {
+        peer: probe.peer.clone(),
+        address: probe.target,
+        interval: probe.interval,
+        authenticated: probe.authenticated,
+    });
+    Ok(Some(stamp::Settings {
+        keys: config.stamp.key_file.as_deref().map(stamp::key_file::read).transpose()?,
+        targets: targets.collect(),
+        answered: config.peers.iter().flat_map(|peer| peer.cidrs.iter().copied()).collect(),
+        count: None,
+        patience: stamp::PATIENCE,
+    }))
+}
+
 /// Settings of the judge, and which services' silence is declared meaningful.
 pub fn judge_settings(config: &Config) -> (health::Settings, BTreeMap<Arc<str>, bool>) {
     let mut settings = health::Settings {
@@ -173,6 +194,9 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("kernel", old.disabled_programs != new.disabled_programs || old.program_stats != new.program_stats),
         ("kernel.log", old.kernel_log != new.kernel_log),
         ("collect", old.interval != new.interval),
+        ("stamp.listen", old.stamp.listen != new.stamp.listen),
+        // Without any there is no prober that could take up new ones.
+        ("probe", old.stamp.is_empty() != new.stamp.is_empty()),
         ("api", old.socket != new.socket || old.listen != new.listen),
     ]
     .into_iter()

@@ -1,0 +1,127 @@
+//! What probes have seen: plain values, cumulative, copied out at each look.
+
+use std::{net::SocketAddr, time::Duration};
+
+use super::Distribution;
+
+/// Packets of one direction of a STAMP session, since the session began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StampCounts {
+    /// Packets whose fate in this direction is known: those that arrived and those that were lost.
+    pub sent: u64,
+    /// Of these, those that did not arrive.
+    pub lost: u64,
+    /// Copies that arrived beyond the first.
+    pub duplicated: u64,
+    /// Packets that arrived after one that was sent later.
+    pub reordered: u64,
+}
+
+/// Delays and their extremes; the distribution is 9.5 % off at most, the extremes are exact.
+#[derive(Clone, Debug, Default)]
+pub struct Delays {
+    /// All of them.
+    pub distribution: Distribution,
+    /// The shortest.
+    pub least: Option<Duration>,
+    /// The longest.
+    pub most: Option<Duration>,
+}
+
+impl Delays {
+    /// Adds one.
+    pub fn record(&mut self, delay: Duration) {
+        self.distribution.record(delay);
+        self.least = Some(self.least.map_or(delay, |least| least.min(delay)));
+        self.most = Some(self.most.map_or(delay, |most| most.max(delay)));
+    }
+}
+
+/// What a peer last said of what it got from this node (Private Use TLV of its own test packets).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerReport {
+    /// Valid test packets that it got from this node's address since it started; falls when it restarts.
+    pub received: u64,
+    /// Age of the newest of them now: what the peer said, and the time since. `None`: it never got one.
+    pub newest: Option<Duration>,
+    /// Time since this was said.
+    pub age: Duration,
+}
+
+/// One STAMP session (RFC 8762) as this node's Session-Sender sees it. Counts are cumulative since the session began; a
+/// session keeps them over reloads as long as its settings stay. All ages are as of the look.
+#[derive(Clone, Debug)]
+pub struct StampPath {
+    /// Name of the peer, or its address.
+    pub peer: String,
+    /// Where test packets go.
+    pub address: SocketAddr,
+    /// Time between two test packets, on average: each gap is up to 10 % shorter or longer.
+    pub interval: Duration,
+    /// Test packets that were sent. Each is in one of `answered`, `transmit.lost`, `receive.lost`, `unattributed`,
+    /// `mismatched` and `outstanding`.
+    pub sent: u64,
+    /// Of these, those with a valid reply.
+    pub answered: u64,
+    /// Test packets on their way there. Lost: the reflector's own sequence numbers have no place for them.
+    pub transmit: StampCounts,
+    /// Replies on their way back. Lost: a gap in the reflector's own sequence numbers.
+    pub receive: StampCounts,
+    /// Unanswered, and nothing tells in which direction they were lost: the reflector restarted meanwhile, or it keeps no
+    /// sequence numbers of its own (RFC 8762, 4: stateless mode).
+    pub unattributed: u64,
+    /// Test packets to which only replies came that do not validate: neither lost nor answered.
+    pub mismatched: u64,
+    /// Test packets without a reply that may still be answered, or whose direction is still open because nothing came since.
+    pub outstanding: u64,
+    /// Packets that do not validate, from this address, of either kind: replies and test packets.
+    pub auth_mismatch: u64,
+    /// Replies that came after their test packet had been given up.
+    pub late: u64,
+    /// Test packets that this host refused to send: no fault of the path. Not in `sent`.
+    pub unsent: u64,
+    /// Restarts of the reflector, told by its sequence numbers.
+    pub resets: u64,
+    /// Round trip without the reflector's own time: reply − send − (T3 − T2).
+    pub round_trip: Delays,
+    /// Difference of successive one-way delays, there (RFC 3393); no clock need agree with another.
+    pub variation_transmit: Delays,
+    /// The same, back.
+    pub variation_receive: Delays,
+    /// Age of the newest valid packet from the peer, reply or its own test packet.
+    pub last_receive: Option<Duration>,
+    /// Age of the newest proof that something of ours arrived there: when an answered test packet was sent, or the newest one
+    /// that the peer's report speaks of.
+    pub last_delivery: Option<Duration>,
+    /// Age of the newest packet that does not validate.
+    pub last_mismatch: Option<Duration>,
+    /// What the peer said last.
+    pub report: Option<PeerReport>,
+    /// Test packets in a row, up to now, whose answer is overdue.
+    pub unanswered: u64,
+}
+
+/// What this node's Session-Reflector has done, since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReflectorCounts {
+    /// Replies.
+    pub answered: u64,
+    /// Packets from addresses that are no peer's.
+    pub stranger: u64,
+    /// Packets beyond the budget of their peer.
+    pub limited: u64,
+    /// Datagrams that are no test packets.
+    pub malformed: u64,
+    /// Test packets that do not validate.
+    pub auth_mismatch: u64,
+    /// Valid test packets that came before: copies, or somebody's recording.
+    pub replayed: u64,
+    /// Sessions forgotten for lack of room.
+    pub evicted: u64,
+    /// Sessions whose numbers are kept now.
+    pub sessions: u64,
+    /// Replies that this host refused to send.
+    pub unsent: u64,
+    /// Datagrams that found the reflector's receive buffer full: this host's loss, not the path's.
+    pub overflowed: u64,
+}

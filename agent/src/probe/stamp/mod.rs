@@ -1,0 +1,32 @@
+//! STAMP (RFC 8762, RFC 8972): loss and delay by direction between nodes.
+//!
+//! A Session-Sender to each target and a stateful Session-Reflector. Everything that decides is pure, with times as
+//! arguments: [`packet`] and [`tlv`] are the wire, [`keys`] the digests, [`replay`] what was there before, [`sender`] and
+//! [`fate`] one session, [`reflector`] and [`peers`] the other end, [`sessions`] all of them together. [`socket`] and [`prober`]
+//! are the sockets and the thread.
+//!
+//! Test packets carry what their sender has received of the other end (Private Use TLV 252), so that *transmit* rests on the
+//! peer's own evidence even where no reply comes back. A reflector that does not know it returns it, with U.
+
+pub mod fate;
+pub mod key_file;
+pub mod keys;
+pub mod packet;
+pub mod peers;
+pub mod prober;
+pub mod reflector;
+pub mod replay;
+pub mod sender;
+pub mod sessions;
+pub mod socket;
+pub mod tlv;
+
+pub use key_file::KeyFileError;
+pub use keys::Keys;
+pub use prober::{Bound, Prober, ProberError, bind};
+pub use sessions::{Settings, Target};
+
+/// Port of the reflector (RFC 8762, 4.1).
+pub const PORT: u16 = 862;
+/// A test packet without a reply for this long is lost.
+pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);

@@ -1,0 +1,471 @@
+//! One session of the Session-Sender, pure: when to send what, and what the replies come to. Times are arguments: monotonic
+//! ones decide, those in packets are only subtracted from each other.
+
+use std::{collections::VecDeque, time::Duration};
+
+use super::{
+    fate::{Fates, Mark},
+    packet::{ErrorEstimate, Reply, Request, Timestamp},
+};
+use crate::model::{Delays, StampPath};
+
+/// Packets that may be without an answer at once. At the limit the oldest is given up before its time.
+const OUTSTANDING: usize = 1024;
+/// A difference of delays beyond this is a clock that was set, not a delay.
+const CLOCK_WAS_SET: i64 = 10_000_000_000;
+/// Bounds of the time in which an answer is expected; later it is overdue, and lost only after the session's patience.
+const OVERDUE_LEAST: Duration = Duration::from_millis(10);
+
+/// When a session sends, and how long it waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    /// Time between two packets, on average.
+    pub interval: Duration,
+    /// A packet without an answer for this long is lost.
+    pub patience: Duration,
+    /// Packets to send in all; without end where `None`.
+    pub count: Option<u64>,
+}
+
+/// What a valid reply was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The first to its packet.
+    First,
+    /// A further one.
+    Again,
+    /// To a packet that was given up.
+    Late,
+    /// To nothing that this session sent.
+    Stray,
+}
+
+#[derive(Clone, Debug)]
+struct Outstanding {
+    sent_at: Duration,
+    timestamp: Timestamp,
+    mark: Option<Mark>,
+    mismatched: bool,
+}
+
+/// One-way delays of the last answered packet, of two clocks that need not agree: there and back, nanoseconds.
+type OneWay = (i64, i64);
+
+/// A session.
+#[derive(Clone, Debug)]
+pub struct Session {
+    ssid: u16,
+    schedule: Schedule,
+    due: Duration,
+    /// State of the jitter.
+    random: u64,
+    /// Number of the next packet, which is how many were sent.
+    next: u64,
+    /// Packets `next - outstanding.len()` to `next`.
+    outstanding: VecDeque<Outstanding>,
+    fates: Fates,
+    late: u64,
+    stray: u64,
+    unsent: u64,
+    round_trip: Delays,
+    /// Smoothed round trip and its deviation (RFC 6298, 2).
+    smoothed: Option<(Duration, Duration)>,
+    variation: (Delays, Delays),
+    one_way: Option<(u64, OneWay)>,
+    /// When the newest valid reply came.
+    replied_at: Option<Duration>,
+    /// When the newest answered packet was sent, and its number.
+    delivered: Option<(Duration, u64)>,
+}
+
+impl Session {
+    /// A session that begins within its first interval. `seed` is any number, another for each session.
+    pub fn new(ssid: u16, schedule: Schedule, seed: u64, now: Duration) -> Self {
+        let mut session = Self {
+            ssid,
+            schedule,
+            due: now,
+            random: seed ^ u64::from(ssid),
+            next: 0,
+            outstanding: VecDeque::new(),
+            fates: Fates::default(),
+            late: 0,
+            stray: 0,
+            unsent: 0,
+            round_trip: Delays::default(),
+            smoothed: None,
+            variation: (Delays::default(), Delays::default()),
+            one_way: None,
+            replied_at: None,
+            delivered: None,
+        };
+        if schedule.count.is_none() {
+            let phase = session.fraction();
+            session.due += schedule.interval.mul_f64(phase);
+        }
+        session
+    }
+
+    /// A number from 0 to 1 (Steele, Lea, Flood: `SplitMix64`). Spreads packets over time, keeps no secret.
+    fn fraction(&mut self) -> f64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let x = (self.random ^ (self.random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (x >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// When the next packet is due; never where all were sent.
+    pub fn due(&self) -> Option<Duration> {
+        self.schedule.count.is_none_or(|count| self.next < count).then_some(self.due)
+    }
+
+    /// The next packet. The caller sends it, or calls [`Self::withdraw`] where the host refuses.
+    pub fn send(&mut self, now: Duration, timestamp: Timestamp) -> Request {
+        self.advance(now);
+        if self.outstanding.len() >= OUTSTANDING {
+            self.settle_oldest();
+        }
+        let jitter = 0.9 + 0.2 * self.fraction();
+        self.due += self.schedule.interval.mul_f64(jitter);
+        if self.due <= now {
+            // Fell behind: packets in a burst would measure the burst.
+            self.due = now + self.schedule.interval;
+        }
+        let sequence = self.next as u32;
+        self.next += 1;
+        self.outstanding.push_back(Outstanding { sent_at: now, timestamp, mark: None, mismatched: false });
+        Request { sequence, timestamp, error: ErrorEstimate::UNKNOWN.bits(), ssid: self.ssid }
+    }
+
+    /// The packet just made did not leave this host: it never was.
+    pub fn withdraw(&mut self) {
+        if self.outstanding.pop_back().is_some() {
+            self.next -= 1;
+            self.unsent += 1;
+        }
+    }
+
+    /// The reflector is known to number by itself: it understood graylag's TLV.
+    pub const fn is_stateful(&mut self) {
+        self.fates.is_stateful();
+    }
+
+    /// A reply that validates, which arrived at `now`, by the wall clock at `received`.
+    pub fn reply(&mut self, reply: &Reply, received: Timestamp, now: Duration) -> Answer {
+        let Some((ours, at)) = self.find(reply.sender.sequence) else {
+            // Is it behind us, or was it never sent?
+            let behind = (self.next as u32).wrapping_sub(reply.sender.sequence);
+            let late = behind > 0 && u64::from(behind) <= self.next;
+            *(if late { &mut self.late } else { &mut self.stray }) += 1;
+            return if late { Answer::Late } else { Answer::Stray };
+        };
+        let Some(outstanding) = self.outstanding.get_mut(at) else { return Answer::Stray };
+        if outstanding.timestamp != reply.sender.timestamp {
+            // The number is ours, the packet is not: of a former life of this port, or made up.
+            self.stray += 1;
+            return Answer::Stray;
+        }
+        self.replied_at = Some(self.replied_at.map_or(now, |at| at.max(now)));
+        if let Some(mark) = outstanding.mark {
+            self.fates.answered_again(mark, reply.sequence);
+            return Answer::Again;
+        }
+        let sent_at = outstanding.sent_at;
+        let lives = self.fates.resets;
+        outstanding.mark = Some(self.fates.answered(ours, reply.sequence, sent_at, now));
+        if self.delivered.is_none_or(|(_, newest)| ours > newest) {
+            self.delivered = Some((sent_at, ours));
+        }
+        if self.fates.resets != lives {
+            self.one_way = None;
+        }
+        self.measure(ours, reply, received, now.saturating_sub(sent_at));
+        Answer::First
+    }
+
+    fn measure(&mut self, ours: u64, reply: &Reply, received: Timestamp, whole: Duration) {
+        let ptp = ErrorEstimate::from_bits(reply.error).ptp;
+        let (came, left) = (reply.receive_timestamp.nanos(ptp), reply.timestamp.nanos(ptp));
+        let held = Duration::from_nanos(u64::try_from(left - came).unwrap_or(0));
+        // A reflector that claims to have held it longer than it was gone knows nothing of time.
+        let round_trip = whole.checked_sub(held).unwrap_or(whole);
+        self.round_trip.record(round_trip);
+        self.smoothed = Some(match self.smoothed {
+            None => (round_trip, round_trip / 2),
+            Some((smoothed, deviation)) => {
+                ((smoothed * 7 + round_trip) / 8, (deviation * 3 + smoothed.abs_diff(round_trip)) / 4)
+            }
+        });
+        let one_way = (came - reply.sender.timestamp.nanos(false), received.nanos(false) - left);
+        if let Some((before, (there, back))) = self.one_way
+            && before < ours
+        {
+            for (delays, difference) in
+                [(&mut self.variation.0, one_way.0 - there), (&mut self.variation.1, one_way.1 - back)]
+            {
+                if difference.abs() < CLOCK_WAS_SET {
+                    delays.record(Duration::from_nanos(difference.unsigned_abs()));
+                }
+            }
+        }
+        if self.one_way.is_none_or(|(before, _)| before < ours) {
+            self.one_way = Some((ours, one_way));
+        }
+    }
+
+    /// A reply that does not validate, and says it is to this number: that packet is not lost, and not answered either. Where
+    /// the number cannot be (the other end reads packets in the other mode), it excuses the oldest.
+    pub fn mismatch(&mut self, sequence: u32) {
+        let waits = |o: &Outstanding| o.mark.is_none() && !o.mismatched;
+        let said = self.find(sequence).map(|(_, at)| at);
+        let said = said.filter(|at| self.outstanding.get(*at).is_some_and(waits));
+        if let Some(at) = said.or_else(|| self.outstanding.iter().position(waits))
+            && let Some(outstanding) = self.outstanding.get_mut(at)
+        {
+            outstanding.mismatched = true;
+        }
+    }
+
+    /// Gives up what is without an answer for too long.
+    pub fn advance(&mut self, now: Duration) {
+        while self
+            .outstanding
+            .front()
+            .is_some_and(|oldest| now.saturating_sub(oldest.sent_at) >= self.schedule.patience)
+        {
+            self.settle_oldest();
+        }
+    }
+
+    fn settle_oldest(&mut self) {
+        match self.outstanding.pop_front() {
+            Some(Outstanding { mark: Some(mark), .. }) => self.fates.settle_answered(mark),
+            Some(Outstanding { mismatched: true, .. }) => self.fates.settle_mismatched(),
+            Some(_) => self.fates.settle_unanswered(),
+            None => {}
+        }
+    }
+
+    /// Whether all was sent, and nothing can be answered any more.
+    pub fn is_over(&self) -> bool {
+        self.due().is_none() && self.outstanding.iter().all(|o| o.mark.is_some())
+    }
+
+    /// The number of ours with these low 32 bits, and its place among the outstanding.
+    fn find(&self, sequence: u32) -> Option<(u64, usize)> {
+        let behind = (self.next as u32).wrapping_sub(sequence);
+        let at = self.outstanding.len().checked_sub(behind as usize).filter(|_| behind > 0)?;
+        Some((self.next - u64::from(behind), at))
+    }
+
+    /// Copies into `path` what this session knows. What it does not know (the peer's report, mismatches) is the caller's.
+    pub fn look(&self, now: Duration, path: &mut StampPath) {
+        let fates = &self.fates;
+        let waiting = self.outstanding.iter().filter(|o| o.mark.is_none()).count() as u64;
+        path.sent = self.next;
+        // Those answered and not settled yet count as answered, but their direction's totals wait for the order.
+        path.answered = fates.answered + self.outstanding.len() as u64 - waiting;
+        (path.transmit, path.receive) = (fates.transmit, fates.receive);
+        (path.unattributed, path.mismatched) = (fates.unattributed, fates.mismatched);
+        path.outstanding = waiting + fates.open();
+        (path.late, path.unsent, path.resets) = (self.late, self.unsent, fates.resets);
+        path.round_trip = self.round_trip.clone();
+        (path.variation_transmit, path.variation_receive) = self.variation.clone();
+        path.last_receive = self.replied_at.map(|at| now.saturating_sub(at));
+        path.last_delivery = self.delivered.map(|(at, _)| now.saturating_sub(at));
+        path.unanswered = self.unanswered(now);
+    }
+
+    /// Packets after the newest answered one whose answer is overdue.
+    fn unanswered(&self, now: Duration) -> u64 {
+        let patience = self.schedule.patience;
+        let expected = self.smoothed.map_or(patience, |(smoothed, deviation)| smoothed + deviation * 4);
+        let expected = expected.clamp(OVERDUE_LEAST.min(patience), patience);
+        let first = self.delivered.map_or(0, |(_, newest)| newest + 1);
+        let oldest = self.next - self.outstanding.len() as u64;
+        let given_up = oldest.saturating_sub(first);
+        let waiting = self.outstanding.iter().zip(oldest..);
+        let overdue = waiting
+            .filter(|(o, number)| *number >= first && now.saturating_sub(o.sent_at) > expected)
+            .count();
+        given_up + overdue as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::stamp::sessions::blank;
+    use proptest::prelude::*;
+
+    const START: Duration = Duration::from_secs(1000);
+    const INTERVAL: Duration = Duration::from_millis(100);
+
+    fn wall(now: Duration, offset: i64) -> Timestamp {
+        Timestamp::ntp(Duration::from_nanos(
+            (1_700_000_000_000_000_000 + offset + now.as_nanos() as i64) as u64,
+        ))
+    }
+
+    fn session() -> Session {
+        let schedule = Schedule { interval: INTERVAL, patience: Duration::from_secs(1), count: None };
+        Session::new(7, schedule, 42, START)
+    }
+
+    /// A path of 20 ms there and 30 ms back, plus `more` on the way there; the reflector holds packets for 1 ms, and its
+    /// clock is an hour off.
+    fn answer(request: Request, number: u32, sent: Duration, more: Duration) -> (Reply, Duration) {
+        const HOUR: i64 = 3_600_000_000_000;
+        let came = sent + Duration::from_millis(20) + more;
+        let left = came + Duration::from_millis(1);
+        let reply = Reply {
+            sequence: number,
+            timestamp: wall(left, HOUR),
+            error: ErrorEstimate::UNKNOWN.bits(),
+            ssid: request.ssid,
+            receive_timestamp: wall(came, HOUR),
+            sender: request,
+            sender_ttl: 64,
+        };
+        (reply, left + Duration::from_millis(30))
+    }
+
+    fn look(session: &Session, now: Duration) -> StampPath {
+        let mut path = blank("peer", "192.0.2.1:862".parse().unwrap(), INTERVAL);
+        session.look(now, &mut path);
+        path
+    }
+
+    #[test]
+    fn delays_need_no_common_clock() {
+        let mut session = session();
+        let mut now = START;
+        for number in 0..100_u32 {
+            now = session.due().unwrap();
+            let request = session.send(now, wall(now, 0));
+            let more = Duration::from_millis(if number % 2 == 0 { 0 } else { 4 });
+            let (reply, arrival) = answer(request, number, now, more);
+            assert_eq!(session.reply(&reply, wall(arrival, 0), arrival), Answer::First);
+            now = arrival;
+        }
+        let path = look(&session, now);
+        assert_eq!((path.sent, path.answered, path.outstanding), (100, 100, 0));
+        assert_eq!(path.round_trip.least, Some(Duration::from_millis(50)));
+        assert_eq!(path.round_trip.most, Some(Duration::from_millis(54)));
+        let close = |delay: Option<Duration>, ms: u64| {
+            delay.unwrap().abs_diff(Duration::from_millis(ms)) < Duration::from_micros(1)
+        };
+        assert!(close(path.variation_transmit.least, 4) && close(path.variation_transmit.most, 4));
+        assert!(close(path.variation_receive.most, 0));
+        assert_eq!(path.last_receive, Some(Duration::ZERO));
+        assert_eq!(path.last_delivery, Some(Duration::from_millis(55)));
+    }
+
+    #[test]
+    fn silence_is_counted_at_once_and_settled_later() {
+        let mut session = session();
+        let mut now = START;
+        for number in 0..20_u32 {
+            now = session.due().unwrap();
+            let request = session.send(now, wall(now, 0));
+            if number < 10 {
+                let (reply, arrival) = answer(request, number, now, Duration::ZERO);
+                session.reply(&reply, wall(arrival, 0), arrival);
+            }
+        }
+        let path = look(&session, now + Duration::from_millis(90));
+        assert_eq!((path.unanswered, path.answered, path.outstanding), (10, 10, 10));
+        session.advance(now + Duration::from_secs(2));
+        let path = look(&session, now + Duration::from_secs(2));
+        assert_eq!(
+            (path.unanswered, path.outstanding, path.transmit.lost),
+            (10, 10, 0),
+            "nobody can say where"
+        );
+    }
+
+    #[test]
+    fn what_does_not_validate_is_neither_lost_nor_answered() {
+        let mut session = session();
+        let mut now = START;
+        for number in 0..10_u32 {
+            now = session.due().unwrap();
+            let request = session.send(now, wall(now, 0));
+            // In the other mode the number is anywhere.
+            session.mismatch(if number < 5 { request.sequence } else { 0 });
+        }
+        session.advance(now + Duration::from_secs(1));
+        let path = look(&session, now + Duration::from_secs(1));
+        assert_eq!((path.mismatched, path.answered, path.outstanding), (10, 0, 0));
+        assert_eq!((path.transmit.lost, path.receive.lost, path.unattributed), (0, 0, 0));
+        assert!(path.last_receive.is_none() && path.last_delivery.is_none());
+    }
+
+    #[test]
+    fn a_reply_to_another_life_is_nothing() {
+        let mut session = session();
+        let request = session.send(START, wall(START, 0));
+        let (mut reply, arrival) = answer(request, 0, START, Duration::ZERO);
+        reply.sender.timestamp = Timestamp(1);
+        assert_eq!(session.reply(&reply, wall(arrival, 0), arrival), Answer::Stray);
+        reply.sender = Request { sequence: 1, ..request };
+        assert_eq!(session.reply(&reply, wall(arrival, 0), arrival), Answer::Stray, "not sent yet");
+        let (reply, _) = answer(request, 0, START, Duration::ZERO);
+        session.advance(START + Duration::from_secs(1));
+        assert_eq!(session.reply(&reply, wall(arrival, 0), arrival), Answer::Late);
+        assert!(look(&session, arrival).last_receive.is_none());
+    }
+
+    #[test]
+    fn what_the_host_refuses_was_never_sent() {
+        let mut session = session();
+        let first = session.send(START, wall(START, 0));
+        session.withdraw();
+        let again = session.send(START + INTERVAL, wall(START, 1));
+        assert_eq!((first.sequence, again.sequence), (0, 0));
+        let path = look(&session, START);
+        assert_eq!((path.sent, path.unsent, path.outstanding), (1, 1, 1));
+    }
+
+    proptest! {
+        /// Whatever is lost, copied or late, every packet has one fate, and the directions are told apart.
+        #[test]
+        fn every_packet_has_one_fate(fates in proptest::collection::vec((0u8..10, 0u64..40), 1..200)) {
+            let mut session = session();
+            let (mut number, mut lost_there, mut lost_back) = (0_u32, 0, 0);
+            session.is_stateful();
+            let mut arrivals: Vec<(Duration, Reply)> = Vec::new();
+            let all = std::iter::once((9, 0)).chain(fates).chain([(9, 0); 2]);
+            for (fate, more) in all {
+                let now = session.due().unwrap();
+                arrivals.sort_by_key(|(at, _)| *at);
+                while arrivals.first().is_some_and(|(at, _)| *at <= now) {
+                    let (at, reply) = arrivals.remove(0);
+                    session.reply(&reply, wall(at, 0), at);
+                }
+                let request = session.send(now, wall(now, 0));
+                if fate == 0 {
+                    lost_there += 1;
+                    continue;
+                }
+                let (reply, at) = answer(request, number, now, Duration::from_millis(more));
+                number += 1;
+                match fate {
+                    1 => lost_back += 1,
+                    2 => arrivals.extend([(at, reply), (at + Duration::from_millis(300), reply)]),
+                    _ => arrivals.push((at, reply)),
+                }
+            }
+            for (at, reply) in arrivals {
+                session.reply(&reply, wall(at, 0), at);
+            }
+            let end = session.due().unwrap() + Duration::from_secs(5);
+            session.advance(end);
+            let path = look(&session, end);
+            prop_assert_eq!((path.transmit.lost, path.receive.lost), (lost_there, lost_back));
+            let sum = path.answered + path.transmit.lost + path.receive.lost + path.unattributed
+                + path.mismatched + path.outstanding;
+            prop_assert_eq!((sum, path.resets), (path.sent, 0));
+        }
+    }
+}

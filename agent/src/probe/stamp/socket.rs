@@ -1,0 +1,232 @@
+//! UDP with what the kernel knows of each datagram: when it came (`SO_TIMESTAMPNS`), with which TTL, to which of this host's
+//! addresses, and how many before it found the buffer full (`SO_RXQ_OVFL`).
+
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    time::Duration,
+};
+
+use nix::libc::{in_pktinfo, in6_pktinfo};
+use nix::sys::{
+    socket::{
+        ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt, sockopt,
+    },
+    time::TimeSpec,
+};
+use rustix::net::sockopt as options;
+use thiserror::Error;
+
+/// Datagrams that wait while a round goes on, in octets of kernel memory; the kernel's own limit goes before it.
+const RECEIVE_BUFFER: usize = 1 << 20;
+/// TTL of what is sent: the other end tells the number of hops by it.
+const TTL: u8 = 255;
+
+/// Why there is no socket.
+#[derive(Debug, Error)]
+pub enum SocketError {
+    /// Another program has the port.
+    #[error("`[stamp] listen`: another program has {0}; stop it, or listen on another port")]
+    InUse(SocketAddr),
+    /// A port below 1024.
+    #[error("`[stamp] listen`: {0} takes CAP_NET_BIND_SERVICE; add it, or listen on a port from 1024 on")]
+    Forbidden(SocketAddr),
+    /// Anything else.
+    #[error("`[stamp] listen`: {0}: {1}; name an address of this host")]
+    Bind(SocketAddr, io::Error),
+    /// No socket to send from.
+    #[error("no socket for probes: {0}")]
+    Sender(io::Error),
+}
+
+/// To which of this host's addresses a datagram came: the reply leaves from there.
+#[derive(Clone, Copy)]
+enum Local {
+    V4(in_pktinfo),
+    V6(in6_pktinfo),
+}
+
+/// A datagram, without its octets.
+pub struct Datagram {
+    /// How many there are.
+    pub length: usize,
+    /// Where it came from; IPv4 is IPv4, whatever the socket.
+    pub from: SocketAddr,
+    /// When, by the wall clock, since 1970. The kernel's word.
+    pub at: Option<Duration>,
+    /// TTL or hop limit, 0 where the kernel did not say.
+    pub ttl: u8,
+    /// Datagrams, in all, that found the buffer full.
+    pub overflowed: Option<u32>,
+    back: SockaddrStorage,
+    local: Option<Local>,
+}
+
+/// A socket; nothing it does waits.
+pub struct Socket {
+    socket: UdpSocket,
+    control: Vec<u8>,
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Socket {
+    /// A reflector's socket.
+    pub fn listen(address: SocketAddr) -> Result<Self, SocketError> {
+        UdpSocket::bind(address).and_then(|socket| Self::new(socket, address.is_ipv6())).map_err(|error| {
+            match error.kind() {
+                io::ErrorKind::AddrInUse => SocketError::InUse(address),
+                io::ErrorKind::PermissionDenied => SocketError::Forbidden(address),
+                _ => SocketError::Bind(address, error),
+            }
+        })
+    }
+
+    /// A sender's socket of one family, on a port of its own.
+    pub fn sender(is_ipv6: bool) -> Result<Self, SocketError> {
+        let any: IpAddr = if is_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+        UdpSocket::bind((any, 0)).and_then(|socket| Self::new(socket, is_ipv6)).map_err(SocketError::Sender)
+    }
+
+    fn new(socket: UdpSocket, is_ipv6: bool) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
+        setsockopt(&socket, sockopt::RxqOvfl, &1)?;
+        if is_ipv6 {
+            setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+            setsockopt(&socket, sockopt::Ipv6RecvHopLimit, &true)?;
+            options::set_ipv6_unicast_hops(&socket, Some(TTL))?;
+        } else {
+            setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
+        }
+        // IPv4 through a socket of both families has these too; where there is no such thing, nobody misses it.
+        let _ = setsockopt(&socket, sockopt::Ipv4RecvTtl, &true);
+        let _ = options::set_ip_ttl(&socket, TTL.into());
+        let _ = options::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER);
+        let control = nix::cmsg_space!(TimeSpec, in_pktinfo, in6_pktinfo, i32, i32, u32);
+        Ok(Self { socket, control })
+    }
+
+    /// Its own address.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// The next datagram, where one waits.
+    pub fn receive(&mut self, octets: &mut [u8]) -> io::Result<Option<Datagram>> {
+        let mut parts = [IoSliceMut::new(octets)];
+        let received = recvmsg::<SockaddrStorage>(
+            self.socket.as_raw_fd(),
+            &mut parts,
+            Some(&mut self.control),
+            MsgFlags::MSG_DONTWAIT,
+        );
+        let received = match received {
+            Ok(received) => received,
+            Err(nix::Error::EAGAIN) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let back = received.address.ok_or(io::ErrorKind::InvalidData)?;
+        let from = address_of(&back).ok_or(io::ErrorKind::InvalidData)?;
+        let mut datagram =
+            Datagram { length: received.bytes, from, at: None, ttl: 0, overflowed: None, back, local: None };
+        for message in received.cmsgs()? {
+            match message {
+                ControlMessageOwned::ScmTimestampns(time) => datagram.at = Some(time.into()),
+                ControlMessageOwned::Ipv4PacketInfo(info) => datagram.local = Some(Local::V4(info)),
+                ControlMessageOwned::Ipv6PacketInfo(info) => datagram.local = Some(Local::V6(info)),
+                ControlMessageOwned::Ipv4Ttl(ttl) | ControlMessageOwned::Ipv6HopLimit(ttl) => {
+                    datagram.ttl = u8::try_from(ttl).unwrap_or(0);
+                }
+                ControlMessageOwned::RxqOvfl(count) => datagram.overflowed = Some(count),
+                _ => {}
+            }
+        }
+        Ok(Some(datagram))
+    }
+
+    /// Sends to an address of the socket's family.
+    pub fn send(&self, octets: &[u8], to: SocketAddr) -> io::Result<()> {
+        self.socket.send_to(octets, to).map(drop)
+    }
+
+    /// Answers a datagram, from the address it came to.
+    pub fn answer(&self, octets: &[u8], datagram: &Datagram) -> io::Result<()> {
+        let (v4, v6);
+        let messages: &[ControlMessage<'_>] = match datagram.local {
+            Some(Local::V4(mut info)) => {
+                // The way back is the routing table's.
+                info.ipi_ifindex = 0;
+                v4 = info;
+                &[ControlMessage::Ipv4PacketInfo(&v4)]
+            }
+            Some(Local::V6(mut info)) => {
+                let link_local = matches!(datagram.from.ip(), IpAddr::V6(v6) if v6.is_unicast_link_local());
+                if !link_local {
+                    info.ipi6_ifindex = 0;
+                }
+                v6 = info;
+                &[ControlMessage::Ipv6PacketInfo(&v6)]
+            }
+            None => &[],
+        };
+        let parts = [IoSlice::new(octets)];
+        sendmsg(self.socket.as_raw_fd(), &parts, messages, MsgFlags::MSG_DONTWAIT, Some(&datagram.back))?;
+        Ok(())
+    }
+}
+
+fn address_of(storage: &SockaddrStorage) -> Option<SocketAddr> {
+    let address = match (storage.as_sockaddr_in(), storage.as_sockaddr_in6()) {
+        (Some(v4), _) => SocketAddr::V4(SocketAddrV4::from(*v4)),
+        (_, Some(v6)) => SocketAddr::V6(SocketAddrV6::from(*v6)),
+        _ => return None,
+    };
+    Some(match address.ip().to_canonical() {
+        IpAddr::V4(v4) => SocketAddr::from((v4, address.port())),
+        IpAddr::V6(_) => address,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_tells_time_ttl_and_address() {
+        for listen in ["127.0.0.1:0", "[::1]:0", "[::]:0"] {
+            let mut server = Socket::listen(listen.parse().unwrap()).unwrap();
+            let port = server.address().unwrap().port();
+            // To a socket of both families an IPv4 datagram comes as one.
+            let to: SocketAddr = if listen == "[::1]:0" {
+                ([0, 0, 0, 0, 0, 0, 0, 1], port).into()
+            } else {
+                ([127, 0, 0, 1], port).into()
+            };
+            let mut client = Socket::sender(to.is_ipv6()).unwrap();
+            let mut octets = [0; 100];
+            assert!(server.receive(&mut octets).unwrap().is_none());
+            client.send(b"there", to).unwrap();
+            let there = server.receive(&mut octets).unwrap().unwrap();
+            assert_eq!((&octets[..there.length], there.ttl), (&b"there"[..], TTL), "{listen}");
+            assert!(there.at.is_some() && there.local.is_some());
+            assert_eq!(there.from.is_ipv4(), to.is_ipv4());
+            server.answer(b"back", &there).unwrap();
+            let back = client.receive(&mut octets).unwrap().unwrap();
+            assert_eq!((&octets[..back.length], back.from), (&b"back"[..], to));
+        }
+    }
+
+    #[test]
+    fn a_port_in_use_is_named_with_the_remedy() {
+        let first = Socket::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let Err(error) = Socket::listen(first.address().unwrap()) else { panic!("twice") };
+        let text = error.to_string();
+        assert!(text.starts_with("`[stamp] listen`: another program has 127.0.0.1:"), "{text}");
+    }
+}
