@@ -91,7 +91,7 @@ impl Sockets {
 /// Opens the sockets: the reflector's where it is to listen, a sender's for each family that has a target.
 pub fn bind(listen: Option<std::net::SocketAddr>, settings: &Settings) -> Result<Bound, ProberError> {
     let now = monotonic();
-    let mut sessions = Sessions::new(wall().as_nanos() as u64);
+    let mut sessions = Sessions::new(wall().as_nanos() as u64, listen.map(|address| address.port()));
     sessions.reconfigure(settings, now);
     let mut sockets = Sockets { reflector: listen.map(Socket::listen).transpose()?, senders: [None, None] };
     sockets.complete(&sessions)?;

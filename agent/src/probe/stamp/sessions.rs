@@ -78,6 +78,8 @@ pub struct Sessions {
     reflector: Reflector,
     /// Whether there are targets of IPv4 and of IPv6.
     families: [bool; 2],
+    /// Port of this node's own reflector.
+    own_port: Option<u16>,
     last_ssid: u16,
     seed: u64,
 }
@@ -111,8 +113,8 @@ pub fn blank(peer: &str, address: SocketAddr, interval: Duration) -> StampPath {
 }
 
 impl Sessions {
-    /// None yet. `seed` is any number, another for each process.
-    pub fn new(seed: u64) -> Self {
+    /// None yet. `seed` is any number, another for each process; `own_port` is where this node's reflector listens.
+    pub fn new(seed: u64, own_port: Option<u16>) -> Self {
         Self {
             keys: None,
             entries: HashMap::new(),
@@ -121,6 +123,7 @@ impl Sessions {
             heard: HashMap::new(),
             reflector: Reflector::new(None, Peers::default(), MOST_SESSIONS),
             families: [false; 2],
+            own_port,
             last_ssid: 0,
             seed,
         }
@@ -290,6 +293,16 @@ impl Sessions {
         now: Duration,
         out: &mut Vec<u8>,
     ) {
+        // A reply reads like a request, signed as it should be: with a forged source two reflectors would never stop.
+        let from = received.from;
+        if from.port() == super::PORT
+            || self.own_port == Some(from.port())
+            || self.by_address.contains_key(&from)
+        {
+            out.clear();
+            self.reflector.count_loop();
+            return;
+        }
         match self.reflector.reflect(received, leaves, now, out) {
             Reflection::Ignored | Reflection::Replayed => {}
             Reflection::Mismatch => self.mismatched(received.from.ip(), now),
@@ -380,7 +393,7 @@ mod tests {
 
     impl Two {
         fn new(keys: [Option<&Keys>; 2]) -> Self {
-            let mut nodes = [Sessions::new(1), Sessions::new(2)];
+            let mut nodes = [Sessions::new(1, None), Sessions::new(2, None)];
             nodes[0].reconfigure(&settings(ADDRESSES[1], keys[0]), START);
             nodes[1].reconfigure(&settings(ADDRESSES[0], keys[1]), START);
             Self { nodes, now: START }
@@ -461,6 +474,21 @@ mod tests {
                 (0, 0, 0, 0)
             );
         }
+    }
+
+    #[test]
+    fn reflectors_do_not_answer_each_other() {
+        let mut sessions = Sessions::new(1, Some(8620));
+        sessions.reconfigure(&settings(ADDRESSES[1], None), START);
+        let octets = vec![0; 44];
+        for (from, answered) in [("10.0.0.2:862", false), ("10.0.0.2:8620", false), ("10.0.0.2:5000", true)] {
+            let mut out = vec![1];
+            let received =
+                Received { octets: &octets, from: from.parse().unwrap(), ttl: 64, at: Timestamp(1) };
+            sessions.reflected(&received, Timestamp(2), START, &mut out);
+            assert_eq!(!out.is_empty(), answered, "{from}");
+        }
+        assert_eq!(sessions.reflector_counts().looped, 2);
     }
 
     #[test]
