@@ -216,7 +216,7 @@ fn help_states_the_exit_codes_and_every_command() {
     {
         assert!(help.out.contains(word), "{word} is not in\n{}", help.out);
     }
-    for command in ["run", "top", "status", "watch", "check", "catalog", "config"] {
+    for command in ["run", "top", "status", "watch", "check", "probe", "catalog", "config"] {
         assert_eq!(graylag(&[command, "--help"]).code, Some(0), "{command}");
     }
     assert_eq!(graylag(&["--version"]).out.trim(), format!("graylag {}", env!("CARGO_PKG_VERSION")));

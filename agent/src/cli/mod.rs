@@ -40,11 +40,10 @@ mod code {
 /// slowed down, what this host drops — and whose fault it is.
 #[derive(Parser)]
 #[command(name = "graylag", version, max_term_width = 100)]
-#[command(
-    after_help = "Exit codes: 0 done (check: everything available), 1 failed (probe: no answer), 2 wrong arguments or configuration,\n\
-    3 (check) works with signals missing, 4 not possible on this kernel or with these privileges.\n\
-    Telemetry goes where the standard OTEL_* variables say; diagnostics go to stderr, as much as RUST_LOG says."
-)]
+#[command(after_help = "Exit codes: 0 done (check: everything available), 1 failed (probe: no answer),\n\
+    2 wrong arguments or configuration, 3 (check) works with signals missing,\n\
+    4 not possible on this kernel or with these privileges.\n\
+    Telemetry goes where the standard OTEL_* variables say; diagnostics go to stderr, as much as RUST_LOG says.")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

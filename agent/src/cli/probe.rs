@@ -120,7 +120,7 @@ impl Report {
             let percent = if self.sent == 0 { 0.0 } else { n as f64 * 100.0 / self.sent as f64 };
             format!("{n:>8} {percent:>6.1} %")
         };
-        println!("  {:22}{:>8}", "sent", self.sent);
+        println!("  {:24}{:>8}", "sent", self.sent);
         for (name, n) in [
             ("answered", self.answered),
             ("lost out", self.lost_out),
@@ -128,13 +128,13 @@ impl Report {
             ("lost, direction unknown", self.lost_unknown),
             ("not valid", self.auth_mismatch),
         ] {
-            println!("  {name:22}{}", share(n));
+            println!("  {name:24}{}", share(n));
         }
         for (name, out, back) in [
             ("duplicated", self.duplicated_out, self.duplicated_back),
             ("reordered", self.reordered_out, self.reordered_back),
         ] {
-            println!("  {name:22}{out:>8} out, {back} back");
+            println!("  {name:24}{out:>8} out, {back} back");
         }
         for (name, n) in [
             ("late", self.late),
@@ -142,7 +142,7 @@ impl Report {
             ("reflector restarted", self.reflector_restarts),
         ] {
             if n > 0 {
-                println!("  {name:22}{n:>8}");
+                println!("  {name:24}{n:>8}");
             }
         }
         for (name, delays) in [
@@ -150,7 +150,7 @@ impl Report {
             ("variation out", &self.variation_out),
             ("variation back", &self.variation_back),
         ] {
-            println!("  {name:22}   {}", delays.line());
+            println!("  {name:24}   {}", delays.line());
         }
         if self.auth_mismatch > 0 {
             println!(

@@ -108,6 +108,8 @@ pub struct ReflectorCounts {
     pub answered: u64,
     /// Packets from addresses that are no peer's.
     pub stranger: u64,
+    /// Packets from a port where a reflector listens: answering them, two reflectors would answer each other without end.
+    pub looped: u64,
     /// Packets beyond the budget of their peer.
     pub limited: u64,
     /// Datagrams that are no test packets.

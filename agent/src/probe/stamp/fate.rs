@@ -69,6 +69,11 @@ impl Fates {
         self.stateful = true;
     }
 
+    /// Whether that is known.
+    pub const fn knows_stateful(&self) -> bool {
+        self.stateful
+    }
+
     /// The first answer to packet `ours`, sent at `sent_at`, arrives with the reflector's number.
     pub fn answered(&mut self, ours: u64, number: u32, sent_at: Duration, now: Duration) -> Mark {
         let life = self.resets;

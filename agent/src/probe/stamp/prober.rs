@@ -1,8 +1,8 @@
 //! The thread that drives all sessions and the reflector.
 //!
 //! One thread of its own, so that probes wait neither for OTLP nor for a reader of the API, and no task per session: a round
-//! takes what has come, answers, and sends what is due. Rounds begin at least a millisecond apart: when packets come densely,
-//! many share a wake-up. No measurement suffers, for the kernel says when each came.
+//! takes what has come, answers, and sends what is due. Rounds begin at least two milliseconds apart: when packets come
+//! densely, many share a wake-up. No measurement suffers, for the kernel says when each came.
 
 use std::{
     io,
@@ -30,7 +30,7 @@ use super::{
 use crate::model::{ReflectorCounts, StampPath};
 
 /// Least time between the beginnings of two rounds.
-const ROUND: Duration = Duration::from_millis(1);
+const ROUND: Duration = Duration::from_millis(2);
 /// Datagrams taken from one socket, and packets sent, in one round.
 const BATCH: usize = 512;
 /// A kernel timestamp older than this is of a clock that was set meanwhile.
@@ -91,7 +91,7 @@ impl Sockets {
 /// Opens the sockets: the reflector's where it is to listen, a sender's for each family that has a target.
 pub fn bind(listen: Option<std::net::SocketAddr>, settings: &Settings) -> Result<Bound, ProberError> {
     let now = monotonic();
-    let mut sessions = Sessions::new(wall().as_nanos() as u64);
+    let mut sessions = Sessions::new(wall().as_nanos() as u64, listen.map(|address| address.port()));
     sessions.reconfigure(settings, now);
     let mut sockets = Sockets { reflector: listen.map(Socket::listen).transpose()?, senders: [None, None] };
     sockets.complete(&sessions)?;

@@ -89,6 +89,11 @@ impl Reflector {
         ReflectorCounts { sessions: self.sessions.len() as u64, ..self.counts }
     }
 
+    /// A datagram came from a port where a reflector listens.
+    pub const fn count_loop(&mut self) {
+        self.counts.looped += 1;
+    }
+
     /// Takes a datagram at `now` and puts the answer, which is to leave at `leaves` (T3), into `out`; none leaves it empty.
     pub fn reflect(
         &mut self,

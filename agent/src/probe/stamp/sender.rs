@@ -150,6 +150,11 @@ impl Session {
         self.fates.is_stateful();
     }
 
+    /// Whether that is known, from whatever.
+    pub const fn knows_stateful(&self) -> bool {
+        self.fates.knows_stateful()
+    }
+
     /// A reply that validates, which arrived at `now`, by the wall clock at `received`.
     pub fn reply(&mut self, reply: &Reply, received: Timestamp, now: Duration) -> Answer {
         let Some((ours, at)) = self.find(reply.sender.sequence) else {
