@@ -5,6 +5,7 @@ mod activation;
 mod delta;
 mod media;
 mod naming;
+mod probes;
 mod relay;
 mod series;
 mod standing;
@@ -27,14 +28,15 @@ use graylag_ebpf::{
 pub use activation::Activation;
 pub use media::Media;
 pub use naming::{Naming, PeerName, ServiceName, address};
+pub use probes::{PathProbes, ProbeTotals, Probes};
 pub use relay::Relays;
 pub use series::{Ended, Series, SeriesSet, Tally};
 
 use crate::{
     collect::{Observation, Packed, Usage},
     model::{
-        Counts, Direction, Drops, HostTick, Leg, OTHER, Outcome, Path, Pending, RelayTick, Subject,
-        SubjectTick, Tick, Transport, drops,
+        Counts, Direction, Drops, HostTick, Leg, OTHER, Outcome, Path, Pending, ProbeTick, RelayTick,
+        StampPath, Subject, SubjectTick, Tick, Transport, drops,
     },
 };
 
@@ -50,6 +52,7 @@ pub struct Aggregator {
     listeners: SeriesSet<Arc<str>>,
     media: Media,
     relays: Relays,
+    probes: Probes,
     activation: Activation,
     pending_before: HashSet<Subject>,
     longest_waits: BTreeMap<Subject, Duration>,
@@ -134,6 +137,7 @@ impl Aggregator {
             listeners: SeriesSet::new(limit, at),
             media: Media::new(2 * limit, at),
             relays: Relays::new(limit, at),
+            probes: Probes::default(),
             activation: Activation::new(at),
             pending_before: HashSet::new(),
             longest_waits: BTreeMap::new(),
@@ -183,6 +187,16 @@ impl Aggregator {
     /// Processes that carry media.
     pub const fn relays(&self) -> &Relays {
         &self.relays
+    }
+
+    /// Probes.
+    pub const fn probes(&self) -> &Probes {
+        &self.probes
+    }
+
+    /// Takes the STAMP sessions as they are at `at`.
+    pub fn absorb_probes(&mut self, sessions: &[StampPath], at: Duration) -> Vec<ProbeTick> {
+        self.probes.absorb(sessions, &self.naming, at)
     }
 
     /// Takes the sockets that carry media as they are at `at`.

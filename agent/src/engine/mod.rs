@@ -20,12 +20,12 @@ pub use facts::{Availability, Facts, release};
 use crate::{
     aggregate::{Aggregator, Naming, Troubled},
     collect::Observation,
-    health::{self, Judge},
+    health::{self, Judge, PathReport},
     model::{
-        Condition, Phase, Target, Transition,
+        Condition, Leg, Phase, StampPath, Target, Transition,
         status::{Message, SCHEMA, Stamp, Status},
     },
-    telemetry::{AgentFacts, Known, Point, catalog::Id},
+    telemetry::{AgentFacts, Known, PathPoint, Point, catalog::Id},
 };
 
 /// A condition that was cleared, or whose blame changed, is published as 0 for this long.
@@ -150,12 +150,16 @@ impl Engine {
         let inner = &mut *inner;
         let ticks = inner.aggregator.absorb_sockets(sockets, at);
         let transitions = inner.judge.observe_relays(at, late, ticks);
-        if !transitions.is_empty() {
-            let ended = |t: &Transition| (t.to == Phase::Cleared).then(|| t.condition.clone());
-            let ended: Vec<Condition> = transitions.iter().filter_map(ended).collect();
-            inner.remember_cleared(at, &ended);
-        }
-        transitions.into_iter().map(|transition| inner.announce(transition)).collect()
+        inner.announce_quick(at, transitions)
+    }
+
+    /// Takes the STAMP sessions, in a look at `at` that came `late`: they are looked at more often than the rest.
+    pub fn absorb_probes(&self, sessions: &[StampPath], at: Duration, late: Duration) -> Vec<Announcement> {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let ticks = inner.aggregator.absorb_probes(sessions, at);
+        let transitions = inner.judge.observe_probes(at, late, &ticks);
+        inner.announce_quick(at, transitions)
     }
 
     /// Changes names and bounds; loses no count.
@@ -236,6 +240,7 @@ impl Inner {
             aggregate: &self.aggregator,
             conditions: self.judge.conditions().collect(),
             cleared: &cleared,
+            paths: self.path_points(),
             agent: &self.agent,
             handshake_bound: self.bounds.handshake_bound,
             first_byte_bound: self.bounds.first_byte_bound,
@@ -243,6 +248,24 @@ impl Inner {
             now: self.last_look.unwrap_or(self.started),
         };
         known.points(id)
+    }
+
+    /// Paths that are spoken of: those with probes, those in trouble, and those whose media is published.
+    fn spoken_paths(&self) -> impl Iterator<Item = PathReport<'_>> {
+        let published = |leg: &Leg| self.aggregator.media().series().iter().any(|(known, _)| known == leg);
+        self.judge
+            .paths()
+            .filter(move |path| path.probed || path.valid_until.is_some() || published(path.leg))
+    }
+
+    fn path_points(&self) -> Vec<PathPoint> {
+        let now = self.last_look.unwrap_or(self.started);
+        let point = |path: PathReport<'_>| PathPoint {
+            leg: path.leg.clone(),
+            state: path.state,
+            age: path.proven.map(|proven| now.saturating_sub(proven)),
+        };
+        self.spoken_paths().map(point).collect()
     }
 
     /// A series that said 1 must say 0 before it ends.
@@ -260,6 +283,16 @@ impl Inner {
         while self.cleared.len() > MOST_CLEARED {
             self.cleared.pop_front();
         }
+    }
+
+    /// What looks between the ticks found.
+    fn announce_quick(&mut self, at: Duration, transitions: Vec<Transition>) -> Vec<Announcement> {
+        if !transitions.is_empty() {
+            let ended = |t: &Transition| (t.to == Phase::Cleared).then(|| t.condition.clone());
+            let ended: Vec<Condition> = transitions.iter().filter_map(ended).collect();
+            self.remember_cleared(at, &ended);
+        }
+        transitions.into_iter().map(|transition| self.announce(transition)).collect()
     }
 
     fn announce(&mut self, transition: Transition) -> Announcement {

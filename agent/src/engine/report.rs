@@ -5,15 +5,15 @@ use std::{sync::Arc, time::Duration};
 use super::{Inner, facts::Availability};
 use crate::{
     aggregate::Series,
-    health::Standing,
+    health::{PathReport, Standing},
     kernel::programs::Signal,
     model::{
         Condition, Counts, Distribution, Leg, MediaCounts, MediaOutcome, MediaStage, Outcome, Phase,
         RelayCounts, Retransmit, Subject, Target, drops,
         status::{
             ActivationStatus, AgentStatus, ConditionStatus, DropStatus, EvidenceStatus, HandshakeStatus,
-            MediaStatus, Quantiles, RelayStatus, RetransmitStatus, SignalStatus, Status, SubjectStatus,
-            TargetStatus, WaitStatus,
+            MediaStatus, PathStatus, ProbeStatus, Quantiles, RelayStatus, RetransmitStatus, SignalStatus,
+            Status, SubjectStatus, TargetStatus, WaitStatus,
         },
     },
     telemetry::transport_name,
@@ -35,6 +35,7 @@ impl Inner {
                 .map(|(subject, series)| self.subject(subject, series))
                 .collect(),
             media: self.media(now),
+            paths: self.paths(now),
             activation: self.activation(),
             relays: self.relays(),
             drops: self.drops(),
@@ -146,6 +147,30 @@ impl Inner {
             }
         };
         media.series().iter().map(status).collect()
+    }
+
+    fn paths(&self, now: Duration) -> Vec<PathStatus> {
+        let probes = self.aggregator.probes().by_path();
+        let status = |path: PathReport<'_>| PathStatus {
+            peer: path.leg.path.peer.to_string(),
+            address: path.leg.path.address.map(|a| a.to_string()),
+            direction: path.leg.direction.name().into(),
+            state: path.state.name().into(),
+            age: now.saturating_sub(path.since).as_secs_f64(),
+            proven: path.proven.map(|proven| now.saturating_sub(proven).as_secs_f64()),
+            valid_until: path.valid_until.map(|until| self.wall(until)),
+            probes: probes.get(&path.leg.path).map(|probes| {
+                let counts = probes.totals.counts[path.leg.direction as usize];
+                let (arrived, lost) = probes.recent[path.leg.direction as usize];
+                ProbeStatus {
+                    sent: counts.sent,
+                    lost: counts.lost,
+                    loss: (arrived + lost >= 1.0).then(|| lost / (arrived + lost)),
+                    round_trip: quantiles(&probes.totals.round_trip),
+                }
+            }),
+        };
+        self.spoken_paths().map(status).collect()
     }
 
     fn activation(&self) -> Vec<ActivationStatus> {

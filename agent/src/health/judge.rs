@@ -11,17 +11,19 @@ use super::{
     Settings, Shift,
     activation::Activation,
     blame::{FirstByteFacts, HandshakeFacts, PathFacts, blame_first_byte, blame_handshake, blame_response},
+    conditions::{Conditions, Held},
     drops::HostDrops,
     lifecycle::Lifecycle,
     media::MediaJudge,
+    paths::PathJudge,
     recent::Recent,
     relay::RelayJudge,
     stall::{Sample, Stall},
     verdict::Verdict,
 };
 use crate::model::{
-    Blame, Condition, ConditionKey, ConditionName, Counts, Direction, Distribution, Evidence, Interval,
-    Outcome, Path, Pending, Phase, RelayTick, Role, Subject, SubjectTick, Target, Tick, Transition,
+    Condition, ConditionKey, ConditionName, Counts, Direction, Distribution, Outcome, Path, Pending, Phase,
+    RelayTick, Role, Subject, SubjectTick, Target, Tick, Transition,
     drops::{DropClass, class},
 };
 
@@ -43,17 +45,18 @@ const LOSS_SHARE: f64 = 0.02;
 
 /// All detectors and their conditions.
 pub struct Judge {
-    settings: Settings,
+    pub(super) settings: Settings,
     subjects: BTreeMap<Subject, SubjectState>,
     drops: BTreeMap<(String, Direction), HostDrops>,
-    media: MediaJudge,
+    pub(super) media: MediaJudge,
     relays: RelayJudge,
     activation: Activation,
+    pub(super) paths: PathJudge,
     /// Answers ever seen, by service and role: whether silence means anything there.
     answers: BTreeMap<(Arc<str>, Role), u64>,
     /// Services whose silence the configuration declares meaningful, or not.
     declared: BTreeMap<Arc<str>, bool>,
-    conditions: BTreeMap<ConditionKey, Condition>,
+    pub(super) conditions: Conditions,
 }
 
 /// How a subject stands, for a person.
@@ -90,9 +93,10 @@ impl Judge {
             media: MediaJudge::default(),
             relays: RelayJudge::default(),
             activation: Activation::default(),
+            paths: PathJudge::default(),
             answers: BTreeMap::new(),
             declared,
-            conditions: BTreeMap::new(),
+            conditions: Conditions::default(),
         }
     }
 
@@ -104,13 +108,13 @@ impl Judge {
 
     /// The conditions that stand.
     pub fn conditions(&self) -> impl Iterator<Item = &Condition> {
-        self.conditions.values()
+        self.conditions.iter()
     }
 
     /// How a subject stands.
     pub fn standing(&self, subject: &Subject) -> Standing {
         let about = |key: &&ConditionKey| matches!(&key.target, Target::Subject(s) if s == subject);
-        if self.conditions.keys().any(|key| about(&key)) {
+        if self.conditions.iter().any(|c| about(&&c.key)) {
             return Standing::Troubled;
         }
         match self.subjects.get(subject) {
@@ -131,14 +135,16 @@ impl Judge {
         self.observe_drops(tick, late, &mut transitions);
         self.observe_media(tick, late, &mut transitions);
         self.observe_activation(tick, late, &mut transitions);
+        self.observe_paths(tick, &mut transitions);
         self.remember(tick);
         let around = self.surroundings(tick.at);
         let mut standing: BTreeSet<Subject> = self
             .conditions
-            .keys()
-            .filter_map(
-                |key| if let Target::Subject(subject) = &key.target { Some(subject.clone()) } else { None },
-            )
+            .iter()
+            .filter_map(|condition| match &condition.key.target {
+                Target::Subject(subject) => Some(subject.clone()),
+                _ => None,
+            })
             .collect();
         for seen in &tick.subjects {
             standing.remove(&seen.subject);
@@ -210,42 +216,41 @@ impl Judge {
         let mut verdicts = Vec::new();
         if handshake_changed.is_some() || state.handshake.life().phase() != Phase::Cleared {
             let verdict = state.handshake_verdict(subject.role, &handshake, path, around);
-            verdicts.push((verdict, *state.handshake.life(), handshake_changed));
+            verdicts.push((verdict, *state.handshake.life()));
         }
         if first_byte_changed.is_some() || state.first_byte.life().phase() != Phase::Cleared {
             let verdict = state.first_byte_verdict(subject.role, &first_byte, path, around);
-            verdicts.push((verdict, *state.first_byte.life(), first_byte_changed));
+            verdicts.push((verdict, *state.first_byte.life()));
         }
         if response_changed.is_some() || state.response.life().phase() != Phase::Cleared {
-            verdicts.push((state.response_verdict(subject.role), *state.response.life(), response_changed));
+            verdicts.push((state.response_verdict(subject.role), *state.response.life()));
         }
-        for (verdict, life, changed) in verdicts {
-            self.settle(tick.at, Target::Subject(subject.clone()), verdict, life, changed, late, transitions);
+        for (verdict, life) in verdicts {
+            let target = Target::Subject(subject.clone());
+            self.settle(tick.at, target, verdict, &life, late, transitions);
         }
     }
 
     fn observe_media(&mut self, tick: &Tick, late: bool, transitions: &mut Vec<Transition>) {
         let dropped_here = tick.host.udp_receive_buffer.iter().map(|(_, packets)| packets).sum();
-        for (leg, verdict, life, changed) in
-            self.media.observe(&self.settings, tick.at, &tick.media, dropped_here)
-        {
-            self.settle(tick.at, Target::Leg(leg), verdict, life, changed, late, transitions);
+        let concluded = self.media.observe(&self.settings, tick.at, &tick.media, dropped_here);
+        for (leg, verdict, life) in concluded {
+            self.settle(tick.at, Target::Leg(leg), verdict, &life, late, transitions);
         }
     }
 
     fn observe_activation(&mut self, tick: &Tick, late: bool, transitions: &mut Vec<Transition>) {
-        let changed = self.activation.look(&self.settings, tick.at, &tick.activation);
+        self.activation.look(&self.settings, tick.at, &tick.activation);
         let (verdict, life) = (self.activation.verdict(), *self.activation.life());
-        self.settle(tick.at, Target::Node, verdict, life, changed, late, transitions);
+        self.settle(tick.at, Target::Node, verdict, &life, late, transitions);
     }
 
     /// Takes one look at the processes that carry media: these are looked at more often than the rest.
     pub fn observe_relays(&mut self, at: Duration, late: Duration, seen: &[RelayTick]) -> Vec<Transition> {
         let mut transitions = Vec::new();
         let is_late = late >= self.settings.late;
-        for (process, verdict, life, changed) in self.relays.observe(&self.settings, at, late, seen) {
-            let target = Target::Process(process);
-            self.settle(at, target, verdict, life, changed, is_late, &mut transitions);
+        for (process, verdict, life) in self.relays.observe(&self.settings, at, late, seen) {
+            self.settle(at, Target::Process(process), verdict, &life, is_late, &mut transitions);
         }
         transitions
     }
@@ -261,7 +266,7 @@ impl Judge {
         let worst_port = tick.host.udp_receive_buffer.iter().max_by_key(|(_, n)| *n);
         for ((reason, direction), dropped) in now {
             let detector = self.drops.entry((reason.clone(), direction)).or_default();
-            let changed = detector.look(&self.settings, tick.at, dropped, tick.host.packets);
+            detector.look(&self.settings, tick.at, dropped, tick.host.packets);
             let (n, bad, packets) = detector.evidence();
             let life = *detector.life();
             let DropClass::Capacity(blame) = class(&reason) else { continue };
@@ -271,59 +276,26 @@ impl Judge {
             }
             let target = Target::Drops { reason, direction };
             let verdict = Verdict { name: ConditionName::HostDrops, blame, n, bad, text };
-            self.settle(tick.at, target, verdict, life, changed, late, transitions);
+            self.settle(tick.at, target, verdict, &life, late, transitions);
         }
     }
 
-    /// Keeps the list of standing conditions in step with a detector's life.
-    #[allow(clippy::too_many_arguments)]
+    /// Keeps the standing conditions in step with a detector's life.
     fn settle(
         &mut self,
         at: Duration,
         target: Target,
         verdict: Verdict,
-        life: Lifecycle,
-        changed: Option<Phase>,
+        life: &Lifecycle,
         late: bool,
         transitions: &mut Vec<Transition>,
     ) {
-        if life.phase() == Phase::Cleared && changed.is_none() {
-            return;
-        }
-        let key = ConditionKey { name: verdict.name, target };
-        let previous = self.conditions.get(&key);
-        // A blame, once certain, is not lost because the evidence for it ages while the condition stands.
-        let blame = match (verdict.blame, previous) {
-            (Blame::Unknown, Some(previous)) => previous.blame,
-            (blame, _) => blame,
-        };
-        let low_confidence = late || previous.is_some_and(|p| p.evidence.low_confidence && changed.is_none());
-        let condition = Condition {
-            key: key.clone(),
-            phase: life.phase(),
-            blame,
-            evidence: Evidence {
-                n: verdict.n,
-                bad: verdict.bad,
-                interval: Interval::wilson(verdict.bad, verdict.n),
-                text: verdict.text,
-                low_confidence,
-            },
-            since: life.since(),
-            valid_until: life.valid_until(&self.settings),
-        };
-        if let Some(from) = changed {
-            transitions.push(Transition { condition: condition.clone(), from, to: life.phase(), at });
-        }
-        if life.phase() == Phase::Cleared {
-            self.conditions.remove(&key);
-        } else {
-            self.conditions.insert(key, condition);
-        }
+        let held = Held::of(life, &self.settings);
+        transitions.extend(self.conditions.settle(at, target, verdict, held, late));
     }
 
     fn drops_for_want_of_room(&self) -> bool {
-        self.conditions.values().any(|c| c.key.name == ConditionName::HostDrops && c.phase == Phase::Raised)
+        self.conditions.is_raised(ConditionName::HostDrops)
     }
 
     /// What the blame of one subject needs of all others, once per tick.

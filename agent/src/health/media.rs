@@ -30,8 +30,8 @@ struct LegState {
     last_seen: Duration,
 }
 
-/// About which leg, what, the detector's life, and the phase before where it changed.
-type Concluded = (Leg, Verdict, Lifecycle, Option<Phase>);
+/// About which leg, what, and the detector's life.
+type Concluded = (Leg, Verdict, Lifecycle);
 
 impl MediaJudge {
     /// Takes the legs of one look; `dropped_here` are UDP datagrams that this host dropped meanwhile for want of room.
@@ -67,6 +67,11 @@ impl MediaJudge {
                 || !(state.loss.life().is_idle(settings, at) && state.one_way.life().is_idle(settings, at))
         });
         verdicts
+    }
+
+    /// Whether loss of a leg's media stands as a condition.
+    pub fn has_loss(&self, leg: &Leg) -> bool {
+        self.legs.get(leg).is_some_and(|state| state.loss.life().phase() != Phase::Cleared)
     }
 
     fn standing(&self) -> impl Iterator<Item = &Leg> {
@@ -106,7 +111,7 @@ impl MediaJudge {
                     bad,
                     text: format!("{:.1}% of packets lost, in {bad} bursts", 100.0 * state.loss.share()),
                 };
-                verdicts.push((tick.leg.clone(), verdict, *state.loss.life(), changed));
+                verdicts.push((tick.leg.clone(), verdict, *state.loss.life()));
             }
         }
         let changed = state.one_way.look(settings, at, tick.flows);
@@ -118,7 +123,7 @@ impl MediaJudge {
             };
             let text = format!("{bad} of {n} media flows have fallen silent one way: {what}");
             let verdict = Verdict { name: ConditionName::OneWayMedia, blame, n, bad, text };
-            verdicts.push((tick.leg.clone(), verdict, *state.one_way.life(), changed));
+            verdicts.push((tick.leg.clone(), verdict, *state.one_way.life()));
         }
     }
 }

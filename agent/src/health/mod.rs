@@ -7,9 +7,11 @@
 
 mod activation;
 mod blame;
+mod conditions;
 mod cusum;
 mod drops;
 mod judge;
+mod judge_paths;
 mod learned;
 mod lifecycle;
 mod loss;
@@ -17,6 +19,10 @@ mod media;
 #[cfg(test)]
 mod media_simulation;
 mod one_way;
+mod path_life;
+#[cfg(test)]
+mod path_simulation;
+mod paths;
 mod recent;
 mod relay;
 #[cfg(test)]
@@ -32,5 +38,6 @@ mod verdict;
 pub use blame::{FirstByteFacts, HandshakeFacts, blame_first_byte, blame_handshake, blame_response};
 pub use cusum::{Bernoulli, Cusum};
 pub use judge::{Judge, Standing};
+pub use judge_paths::PathReport;
 pub use settings::{Settings, ShiftSettings};
 pub use shift::Shift;

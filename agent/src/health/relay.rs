@@ -261,8 +261,8 @@ pub struct RelayJudge {
     last_at: Option<Duration>,
 }
 
-/// About which process, what, the detector's life, and the phase before where it changed.
-type Concluded = (Process, Verdict, Lifecycle, Option<Phase>);
+/// About which process, what, and the detector's life.
+type Concluded = (Process, Verdict, Lifecycle);
 
 impl RelayJudge {
     /// Takes one look at all processes, `late` after it was due.
@@ -302,7 +302,7 @@ impl RelayJudge {
         let state = self.processes.entry(process.clone()).or_default();
         let changed = state.look(settings, at, sample);
         if changed.is_some() || state.life.phase() != Phase::Cleared {
-            verdicts.push((process.clone(), state.verdict(), *state.life(), changed));
+            verdicts.push((process.clone(), state.verdict(), *state.life()));
         }
     }
 }

@@ -17,6 +17,8 @@ pub struct Settings {
     pub drops: Bernoulli,
     /// Test over packets and loss events of a path.
     pub loss: Bernoulli,
+    /// Test over probes of a path.
+    pub probe_loss: Bernoulli,
     /// Test over looks at a path's flows.
     pub one_way: Bernoulli,
     /// Test over sessions on their way to media.
@@ -47,6 +49,7 @@ impl Default for Settings {
             stall: Bernoulli { p0: 0.005, p1: 0.04, threshold: 14.0 },
             drops: Bernoulli { p0: 0.01, p1: 0.5, threshold: 15.0 },
             loss: Bernoulli { p0: 0.001, p1: 0.005, threshold: 12.0 },
+            probe_loss: Bernoulli { p0: 0.005, p1: 0.2, threshold: 9.0 },
             one_way: Bernoulli { p0: 0.005, p1: 0.5, threshold: 12.0 },
             activation: Bernoulli { p0: 0.03, p1: 0.3, threshold: 12.0 },
             relay_learning: Duration::from_secs(120),

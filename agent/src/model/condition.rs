@@ -17,6 +17,10 @@ pub enum ConditionName {
     ResponseSlow,
     /// Loss above its bound, bursts counted once.
     PathLoss,
+    /// Traffic is expected and nothing is proven to arrive.
+    PathDown,
+    /// Probes arrive and do not validate.
+    AuthMismatch,
     /// Media flows in one direction only.
     OneWayMedia,
     /// It takes media in and puts none out.
@@ -29,11 +33,13 @@ pub enum ConditionName {
 
 impl ConditionName {
     /// All that this version concludes.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::HandshakeStall,
         Self::FirstByteStall,
         Self::ResponseSlow,
         Self::PathLoss,
+        Self::PathDown,
+        Self::AuthMismatch,
         Self::OneWayMedia,
         Self::RelayStall,
         Self::MediaActivation,
@@ -47,6 +53,8 @@ impl ConditionName {
             Self::FirstByteStall => "first_byte_stall",
             Self::ResponseSlow => "response_slow",
             Self::PathLoss => "path_loss",
+            Self::PathDown => "path_down",
+            Self::AuthMismatch => "auth_mismatch",
             Self::OneWayMedia => "one_way_media",
             Self::RelayStall => "relay_stall",
             Self::MediaActivation => "media_activation",
@@ -60,7 +68,9 @@ impl ConditionName {
             Self::HandshakeStall => "attempts to or from it hang",
             Self::FirstByteStall => "it accepts and does not speak",
             Self::ResponseSlow => "its answers take longer than its own past, network unchanged",
-            Self::PathLoss => "more of its media is lost than usual, bursts counted once",
+            Self::PathLoss => "more of its media or probes is lost than usual, bursts counted once",
+            Self::PathDown => "it should deliver, and nothing proves that it does",
+            Self::AuthMismatch => "probes arrive and do not validate",
             Self::OneWayMedia => "its media flows in one direction only",
             Self::RelayStall => "this process takes media in and puts none out",
             Self::MediaActivation => "sessions of this node do not become active",

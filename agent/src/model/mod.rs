@@ -5,6 +5,7 @@ mod condition;
 mod distribution;
 pub mod drops;
 mod media;
+mod path;
 mod probe;
 mod relay;
 pub mod status;
@@ -23,6 +24,7 @@ pub use graylag_ebpf::{
     record::Retransmit,
 };
 pub use media::{Flows, Leg, LegTick, MediaCounts};
+pub use path::{Expectation, PathEvidence, PathState, ProbeTick};
 pub use probe::{Delays, PeerReport, ReflectorCounts, StampCounts, StampPath};
 pub use relay::{Process, RelayCounts, RelayTick};
 pub use subject::{OTHER, Path, Subject, role_name};

@@ -45,6 +45,9 @@ pub struct Status {
     /// Paths that carry media, by direction.
     #[serde(default)]
     pub media: Vec<MediaStatus>,
+    /// Paths with media or probes, each direction for itself.
+    #[serde(default)]
+    pub paths: Vec<PathStatus>,
     /// Sessions on their way to media, by stage; none where there were none.
     #[serde(default)]
     pub activation: Vec<ActivationStatus>,
@@ -200,6 +203,45 @@ pub struct MediaStatus {
     pub media_age: Option<f64>,
     /// RTP packets a second, one point a second, oldest first.
     pub trend: Vec<f32>,
+}
+
+/// How a path stands in one direction.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PathStatus {
+    /// Peer, prefix or address.
+    pub peer: String,
+    /// Address, where each address is a path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// `transmit` or `receive`.
+    pub direction: String,
+    /// `unknown`, `idle`, `healthy`, `degraded`, `down` or `recovering`.
+    pub state: String,
+    /// Seconds in this state.
+    pub age: f64,
+    /// Seconds since the newest proof that it delivers; absent where there never was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proven: Option<f64>,
+    /// Until when a bad state holds without fresh evidence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_until: Option<Timestamp>,
+    /// Its probes, where it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probes: Option<ProbeStatus>,
+}
+
+/// Probes of a path in one direction.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProbeStatus {
+    /// Whose fate is known, since the agent started.
+    pub sent: u64,
+    /// Of these, lost.
+    pub lost: u64,
+    /// Share lost lately, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
+    /// Round trip, both directions together.
+    pub round_trip: Quantiles,
 }
 
 /// Sessions at one stage of their way to media, over a window of the last five to ten seconds.

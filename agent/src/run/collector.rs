@@ -16,15 +16,16 @@ use crate::{
     collect::{Collector, Softirqs},
     engine::{Announcement, Engine},
     kernel::settings::PeerPrefix,
+    probe::stamp::Prober,
 };
 
 /// Run times of the programs are read this often.
 const PROGRAM_TIMES_EVERY: Duration = Duration::from_secs(5);
-/// Sockets that carry media are looked at this often: a relay that stalls must be told of within half a second. Where there
-/// are many, less often.
-const SOCKETS_EVERY: Duration = Duration::from_millis(100);
-/// Share of the time that looks at sockets may take.
-const SOCKETS_SHARE: u32 = 50;
+/// Sockets that carry media, and probes, are looked at this often: a relay that stalls must be told of within half a second, a
+/// path that is down within one. Where there are many, less often.
+const QUICK_EVERY: Duration = Duration::from_millis(100);
+/// One in so many parts of the time is what these looks may take.
+const QUICK_SHARE: u32 = 50;
 /// A silent second on the watch is broken by a heartbeat.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 
@@ -59,6 +60,7 @@ impl Handle {
     /// Starts the thread.
     pub fn start(
         collector: Collector,
+        prober: Option<Arc<Prober>>,
         engine: Arc<Engine>,
         interval: Duration,
         listener: impl Listener + 'static,
@@ -67,6 +69,7 @@ impl Handle {
         let (requests, received) = mpsc::channel();
         let mut work = Work {
             collector,
+            prober,
             engine,
             interval,
             listener,
@@ -103,6 +106,7 @@ impl Handle {
 
 struct Work<L> {
     collector: Collector,
+    prober: Option<Arc<Prober>>,
     engine: Arc<Engine>,
     interval: Duration,
     listener: L,
@@ -141,9 +145,10 @@ impl<L: Listener> Work<L> {
     fn run(&mut self, stop: &AtomicBool, requests: &mpsc::Receiver<Request>) {
         let mut due = now();
         let (mut times_at, mut heartbeat_at) = (due, due);
-        let mut sockets_due = self.collector.has_sockets().then_some(due);
+        let quick = self.prober.is_some() || self.collector.has_sockets();
+        let mut quick_due = quick.then_some(due);
         loop {
-            let next = sockets_due.map_or(due, |sockets| sockets.min(due));
+            let next = quick_due.map_or(due, |quick| quick.min(due));
             while now() < next {
                 if stop.load(Ordering::Relaxed) {
                     return;
@@ -156,8 +161,8 @@ impl<L: Listener> Work<L> {
             if stop.load(Ordering::Relaxed) {
                 return;
             }
-            if let Some(sockets) = sockets_due.filter(|sockets| *sockets <= now()) {
-                sockets_due = Some(self.look_at_sockets(sockets));
+            if let Some(quick) = quick_due.filter(|quick| *quick <= now()) {
+                quick_due = Some(self.look_quickly(quick));
             }
             let at = now();
             if at < due {
@@ -199,19 +204,30 @@ impl<L: Listener> Work<L> {
         }
     }
 
-    /// A look at the sockets that carry media. Returns when the next is due.
-    fn look_at_sockets(&mut self, due: Duration) -> Duration {
+    /// A look at what cannot wait. Returns when the next is due.
+    fn look_quickly(&mut self, due: Duration) -> Duration {
         let at = now();
-        let late = self.softirqs_late(at);
-        let sockets = self.collector.sockets(at.as_nanos() as u64);
-        if let Some(sockets) = self.sockets_failing.told("looks at sockets", sockets) {
-            for announcement in self.engine.absorb_sockets(&sockets, at, at.saturating_sub(due).max(late)) {
+        let late = self.softirqs_late(at).max(at.saturating_sub(due));
+        if let Some(prober) = &self.prober {
+            for announcement in self.engine.absorb_probes(&prober.look(), at, late) {
                 self.listener.changed(announcement);
             }
         }
+        if self.collector.has_sockets() {
+            self.look_at_sockets(at, late);
+        }
         let ended = now();
-        let next = (due + SOCKETS_EVERY).max(at + ended.saturating_sub(at) * SOCKETS_SHARE);
-        if next < ended { ended + SOCKETS_EVERY } else { next }
+        let next = (due + QUICK_EVERY).max(at + ended.saturating_sub(at) * QUICK_SHARE);
+        if next < ended { ended + QUICK_EVERY } else { next }
+    }
+
+    fn look_at_sockets(&mut self, at: Duration, late: Duration) {
+        let sockets = self.collector.sockets(at.as_nanos() as u64);
+        if let Some(sockets) = self.sockets_failing.told("looks at sockets", sockets) {
+            for announcement in self.engine.absorb_sockets(&sockets, at, late) {
+                self.listener.changed(announcement);
+            }
+        }
     }
 
     fn answer(&mut self, request: Request) {

@@ -141,7 +141,7 @@ impl Agent {
             !arguments.view && exporter.as_ref().is_none_or(|exporter| !exporter.takes_events()),
         );
         let prober = probing.map(|bound| bound.start().map(Arc::new)).transpose()?;
-        let collector = Handle::start(collector, engine.clone(), config.interval, told)?;
+        let collector = Handle::start(collector, prober.clone(), engine.clone(), config.interval, told)?;
         Ok(Self { config, ids, engine, collector, runtime, server, exporter, prober, signals })
     }
 

@@ -69,6 +69,10 @@ pub mod attribute {
     pub const COOKIE: &str = "graylag.cookie";
     /// How loss was measured.
     pub const METHOD: &str = "graylag.method";
+    /// State of a path.
+    pub const STATE: &str = "graylag.state";
+    /// Kind of a probe.
+    pub const KIND: &str = "graylag.probe.kind";
     /// A stage on the way to media.
     pub const STAGE: &str = "graylag.media.stage";
     /// A process.
@@ -104,7 +108,9 @@ pub mod attribute {
         (REASON, "the running kernel's name for it, e.g. `SOCKET_RCVBUFF`"),
         (SIDE, "`host`: dropped for want of room or by policy; `path`: it arrived broken"),
         (COOKIE, "`sent` or `established`"),
-        (METHOD, "`rtp`: from sequence numbers"),
+        (METHOD, "`rtp`: from its sequence numbers; `stamp`: of probes"),
+        (STATE, "`unknown`, `idle`, `healthy`, `degraded`, `down`, `recovering`"),
+        (KIND, "`stamp`"),
         (
             STAGE,
             "`stun`: checks are answered; `dtls`: keys are agreed; `rtp`: media flows both ways, or is reported on",
@@ -195,9 +201,21 @@ catalog! {
     RtpJitter: "graylag.rtp.jitter", ExponentialHistogram, "s",
         [a::PEER, a::ADDRESS, a::DIRECTION], "Interarrival jitter (RFC 3550), a sample for each 32nd packet of a stream";
     PathEvidenceAge: "graylag.path.evidence.age", Gauge, "s",
-        [a::PEER, a::ADDRESS, a::DIRECTION], "Age of the newest datagram of a path that carries media";
+        [a::PEER, a::ADDRESS, a::DIRECTION], "Age of the newest proof that a path delivers in this direction; that this host sent is none";
+    PathState: "graylag.path.state", UpDownCounter, "1",
+        [a::PEER, a::ADDRESS, a::DIRECTION, a::STATE], "1 for the state of a path with media or probes, 0 for the others";
     PathLossRatio: "graylag.path.loss.ratio", Gauge, "1",
         [a::PEER, a::ADDRESS, a::DIRECTION, a::METHOD], "Share of packets lost in the last five to ten seconds";
+    ProbePacketSent: "graylag.probe.packet.sent", Counter, "{packet}",
+        [a::PEER, a::ADDRESS, a::DIRECTION], "Test packets (transmit) and replies (receive) whose fate is known";
+    ProbePacketLost: "graylag.probe.packet.lost", Counter, "{packet}",
+        [a::PEER, a::ADDRESS, a::DIRECTION], "Of these, those that did not arrive, by the reflector's own numbers (RFC 8762)";
+    ProbePacketDuplicated: "graylag.probe.packet.duplicated", Counter, "{packet}",
+        [a::PEER, a::ADDRESS, a::DIRECTION], "Test packets and replies that arrived again";
+    ProbeAuthMismatch: "graylag.probe.packet.auth_mismatch", Counter, "{packet}",
+        [a::PEER, a::ADDRESS, a::DIRECTION], "Test packets and replies that arrived and did not validate";
+    ProbeDuration: "graylag.probe.duration", ExponentialHistogram, "s",
+        [a::PEER, a::ADDRESS, a::KIND], "Round trip of probes, without the time that the reflector took";
     RelayPacketCount: "graylag.relay.packet.count", Counter, "{packet}",
         [a::PROCESS, a::DIRECTION], "RTP packets that reached a process's sockets, and that these sent";
     RelayStalled: "graylag.relay.stalled", UpDownCounter, "{process}",

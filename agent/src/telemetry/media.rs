@@ -37,21 +37,13 @@ impl Known<'_> {
                 vec![(Vec::new(), Value::Lengths(lengths))]
             }),
             Id::RtpJitter => self.of_legs(|c| distribution(&c.jitter)),
-            Id::PathEvidenceAge => {
-                let last = self.aggregate.media().last();
-                let age = |(leg, _)| {
-                    let age = self.now.saturating_sub(last.get(leg)?.0?);
-                    Some(self.point(of_leg(leg), Value::Gauge(age.as_secs_f64())))
-                };
-                self.media_legs().filter_map(age).collect()
-            }
             Id::PathLossRatio => {
                 let loss = |(leg, series): (&Leg, &Series<MediaCounts>)| {
                     let mut attributes = of_leg(leg);
                     attributes.push((a::METHOD, text("rtp")));
                     Some(self.point(attributes, Value::Gauge(series.window.counts().loss()?)))
                 };
-                self.media_legs().filter_map(loss).collect()
+                self.media_legs().filter_map(loss).chain(self.probe_loss()).collect()
             }
             Id::RelayPacketCount => self.of_relays(|c| {
                 [(Direction::Receive, c.received), (Direction::Transmit, c.sent)]

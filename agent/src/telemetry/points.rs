@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::{
     aggregate::{Aggregator, Ended, Series},
     model::{
-        Ages, Condition, Counts, Direction, Distribution, Leg, Outcome, Path, Pending, Retransmit, Subject,
-        Target, Transport, drops, status::MapStatus,
+        Ages, Condition, Counts, Direction, Distribution, Leg, Outcome, Path, PathState, Pending, Retransmit,
+        Subject, Target, Transport, drops, status::MapStatus,
     },
 };
 
@@ -80,6 +80,17 @@ pub struct AgentFacts {
     pub coverage: Vec<(&'static str, f64)>,
 }
 
+/// How a path stands in one direction.
+#[derive(Clone, Debug)]
+pub struct PathPoint {
+    /// Which.
+    pub leg: Leg,
+    /// How.
+    pub state: PathState,
+    /// Age of the newest proof that it delivers.
+    pub age: Option<Duration>,
+}
+
 /// Everything points are made of.
 pub struct Known<'a> {
     /// Totals.
@@ -88,6 +99,8 @@ pub struct Known<'a> {
     pub conditions: Vec<&'a Condition>,
     /// Conditions that stood lately and no longer do: their points are 0.
     pub cleared: &'a [Condition],
+    /// States of paths.
+    pub paths: Vec<PathPoint>,
     /// The agent.
     pub agent: &'a AgentFacts,
     /// From this age on a handshake is stalled.
@@ -150,8 +163,14 @@ impl Known<'_> {
             | Id::ActivationCount
             | Id::ActivationPending
             | Id::RtpJitter
-            | Id::PathEvidenceAge
             | Id::PathLossRatio => self.media(id),
+            Id::PathState
+            | Id::PathEvidenceAge
+            | Id::ProbePacketSent
+            | Id::ProbePacketLost
+            | Id::ProbePacketDuplicated
+            | Id::ProbeAuthMismatch
+            | Id::ProbeDuration => self.paths(id),
             Id::PacketDropped => self.drops(),
             Id::UdpReceiveBufferDropped => {
                 let dropped = self.aggregate.host().udp_receive_buffer.iter();

@@ -41,6 +41,7 @@ pub fn empty() -> Status {
         subjects: vec![],
         media: vec![],
         relays: vec![],
+        paths: Vec::new(),
         activation: vec![],
         drops: vec![],
         signals: signals.map(|name| signal(name, None)).into(),

@@ -1,0 +1,182 @@
+//! The judge's part about paths: evidence in, states and what follows from them out.
+
+use std::time::Duration;
+
+use super::{Judge, conditions::Held, paths::LegFacts, verdict::Verdict};
+use crate::model::{
+    Blame, ConditionName, Direction, Expectation, Leg, Outcome, PathEvidence, PathState, Phase, ProbeTick,
+    Target, Tick, Transition,
+};
+
+/// Media of a path that has fallen silent one way should have come at least this often.
+const MEDIA_PATIENCE: Duration = Duration::from_secs(2);
+/// This many paths down at once, and …
+const MANY: usize = 3;
+/// … this share of those that are probed, is this host and not they.
+const MOST: f64 = 0.8;
+
+/// How one direction of a path stands, for whoever asks.
+#[derive(Clone, Debug)]
+pub struct PathReport<'a> {
+    /// Which.
+    pub leg: &'a Leg,
+    /// How.
+    pub state: PathState,
+    /// Since when, on the ticks' clock.
+    pub since: Duration,
+    /// Newest proof that it delivers, on the ticks' clock.
+    pub proven: Option<Duration>,
+    /// Until when a bad state holds without fresh evidence.
+    pub valid_until: Option<Duration>,
+    /// Whether it has probes.
+    pub probed: bool,
+}
+
+impl Judge {
+    /// How every path stands, each direction for itself.
+    pub fn paths(&self) -> impl Iterator<Item = PathReport<'_>> {
+        self.paths.legs().map(|facts| PathReport {
+            leg: facts.leg,
+            state: facts.life.state(),
+            since: facts.life.since(),
+            proven: facts.life.proven(),
+            valid_until: facts.life.valid_until(&self.settings),
+            probed: facts.interval.is_some(),
+        })
+    }
+
+    /// Takes what traffic says of its paths.
+    pub(super) fn observe_paths(&mut self, tick: &Tick, transitions: &mut Vec<Transition>) {
+        // Of paths that carry neither media nor probes no state is kept: there may be very many, and their conditions say more.
+        for seen in tick.media.iter().filter(|seen| seen.media_age.is_some()) {
+            let target = Target::Leg(seen.leg.clone());
+            let is_raised =
+                |name| self.conditions.get(name, &target).is_some_and(|c| c.phase == Phase::Raised);
+            let one_way = is_raised(ConditionName::OneWayMedia);
+            // What this host sends proves nothing.
+            let age = seen.age.filter(|_| seen.leg.direction == Direction::Receive);
+            let evidence = PathEvidence {
+                proven: age.map(|age| tick.at.saturating_sub(age)),
+                arrived: None,
+                expected: if one_way { Expectation::Within(MEDIA_PATIENCE) } else { Expectation::Nothing },
+                impaired: one_way || is_raised(ConditionName::PathLoss),
+            };
+            self.paths.passive(&seen.leg, tick.at, evidence);
+        }
+        for seen in &tick.subjects {
+            let (counts, path) = (&seen.counts, &seen.subject.path);
+            // An acknowledgement that makes a round trip, or an answer, proves both directions; a segment the way in.
+            let answered =
+                counts.rtt.count() + counts.response.count() + counts.outcome(Outcome::Established);
+            let mut proof = |direction| self.paths.proof(&Leg { path: path.clone(), direction }, tick.at);
+            if answered > 0 {
+                proof(Direction::Transmit);
+            }
+            if answered + counts.segments_in > 0 {
+                proof(Direction::Receive);
+            }
+        }
+        self.settle_paths(tick.at, tick.late, transitions);
+    }
+
+    /// Takes what probes saw since the last look, which came `late`: these are looked at more often than the rest.
+    pub fn observe_probes(&mut self, at: Duration, late: Duration, ticks: &[ProbeTick]) -> Vec<Transition> {
+        let mut transitions = Vec::new();
+        self.paths.probes(&self.settings, at, ticks);
+        self.settle_paths(at, late, &mut transitions);
+        transitions
+    }
+
+    fn settle_paths(&mut self, at: Duration, late: Duration, transitions: &mut Vec<Transition>) {
+        self.paths.look(&self.settings, at, late);
+        let late = late >= self.settings.late;
+        let probed = self.paths.legs().filter(|facts| facts.interval.is_some());
+        let (mut down, mut all) = (0, 0);
+        for facts in probed {
+            all += 1;
+            down += usize::from(facts.life.state() == PathState::Down);
+        }
+        let here = self.conditions.is_raised(ConditionName::HostDrops)
+            || down >= MANY && down as f64 >= MOST * f64::from(all);
+        for facts in self.paths.legs() {
+            let target = Target::Leg(facts.leg.clone());
+            let before = self.conditions.get(ConditionName::PathDown, &target);
+            if facts.life.down() == Phase::Cleared && before.is_none() {
+                continue;
+            }
+            let held = Held {
+                phase: facts.life.down(),
+                since: before.map_or(facts.life.since(), |before| before.since),
+                valid_until: facts.life.valid_until(&self.settings).unwrap_or(at),
+            };
+            let verdict = down_verdict(&facts, at, here, self.other_delivers(facts.leg));
+            transitions.extend(self.conditions.settle(at, target, verdict, held, late));
+        }
+        for (leg, life, (n, bad)) in self.paths.loss() {
+            // Media of the path has raised it already, or will clear it.
+            if self.media.has_loss(leg) {
+                continue;
+            }
+            let verdict = Verdict {
+                name: ConditionName::PathLoss,
+                blame: match leg.direction {
+                    Direction::Receive => Blame::PathReceive,
+                    Direction::Transmit => Blame::PathTransmit,
+                },
+                n,
+                bad,
+                text: format!("{bad} of {n} probes lost"),
+            };
+            let (target, held) = (Target::Leg(leg.clone()), Held::of(life, &self.settings));
+            transitions.extend(self.conditions.settle(at, target, verdict, held, late));
+        }
+        for (path, life, n) in self.paths.mismatches() {
+            let verdict = Verdict {
+                name: ConditionName::AuthMismatch,
+                blame: Blame::Unknown,
+                n,
+                bad: n,
+                text: format!(
+                    "{n} probes in a row arrived and did not validate: the keys of the two ends differ"
+                ),
+            };
+            let target = Target::Leg(Leg { path: path.clone(), direction: Direction::Receive });
+            let held = Held::of(life, &self.settings);
+            transitions.extend(self.conditions.settle(at, target, verdict, held, late));
+        }
+    }
+
+    /// Whether the other direction of this leg's path has been proven to deliver since this one last was.
+    fn other_delivers(&self, leg: &Leg) -> bool {
+        /// Proofs of both directions often come with one packet.
+        const SINCE: Duration = Duration::from_millis(250);
+        let other = match leg.direction {
+            Direction::Receive => Direction::Transmit,
+            Direction::Transmit => Direction::Receive,
+        };
+        let proven = |direction| self.paths.life(&Leg { path: leg.path.clone(), direction })?.proven();
+        proven(other) > proven(leg.direction).map(|proven| proven + SINCE)
+    }
+}
+
+fn down_verdict(facts: &LegFacts<'_>, at: Duration, here: bool, other_delivers: bool) -> Verdict {
+    let silence = facts.life.proven().map_or(Duration::ZERO, |proven| at.saturating_sub(proven));
+    let n = facts.interval.map_or(1, |interval| silence.div_duration_f64(interval) as u64);
+    let (what, blame) = match facts.leg.direction {
+        Direction::Receive => ("nothing has come", Blame::PathReceive),
+        Direction::Transmit => ("nothing is known to have arrived there", Blame::PathTransmit),
+    };
+    // Where nothing comes either way, it may as well be the peer.
+    let blame = match (here, other_delivers) {
+        (true, _) => Blame::LocalHost,
+        (false, true) => blame,
+        (false, false) => Blame::Unknown,
+    };
+    let word = if facts.reports && facts.leg.direction == Direction::Transmit {
+        "; the peer is heard, and says so"
+    } else {
+        ""
+    };
+    let text = format!("{what} for {:.1}s{word}", silence.as_secs_f64());
+    Verdict { name: ConditionName::PathDown, blame, n, bad: n, text }
+}

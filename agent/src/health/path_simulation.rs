@@ -1,0 +1,266 @@
+//! Two nodes that probe each other, on simulated time: incidents D1 to D3, and what must not be taken for them.
+
+use std::{sync::Arc, time::Duration};
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+use super::{Judge, Settings};
+use crate::model::{ConditionName, Direction, Path, PathState, Phase, ProbeTick, Transition};
+
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// What one node knows of the other.
+struct Node {
+    judge: Judge,
+    path: Path,
+    received: Option<Duration>,
+    delivered: Option<Duration>,
+    mismatch: Option<Duration>,
+    refused: Option<Duration>,
+    tick: Counts,
+    reports: bool,
+    transitions: Vec<Transition>,
+}
+
+#[derive(Default)]
+struct Counts {
+    transmit: (u64, u64),
+    receive: (u64, u64),
+    mismatched: u64,
+}
+
+impl Node {
+    fn new(peer: &str) -> Self {
+        Self {
+            judge: Judge::new(Settings::default(), std::collections::BTreeMap::new()),
+            path: Path { peer: Arc::from(peer), address: None },
+            received: None,
+            delivered: None,
+            mismatch: None,
+            refused: None,
+            tick: Counts::default(),
+            reports: false,
+            transitions: Vec::new(),
+        }
+    }
+
+    fn look(&mut self, at: Duration) {
+        let counts = std::mem::take(&mut self.tick);
+        let tick = ProbeTick {
+            path: self.path.clone(),
+            interval: INTERVAL,
+            transmit: counts.transmit,
+            receive: counts.receive,
+            mismatched: counts.mismatched,
+            received: self.received,
+            delivered: self.delivered,
+            mismatch: self.mismatch,
+            refused: self.refused,
+            reports: self.reports,
+        };
+        self.transitions.extend(self.judge.observe_probes(at, Duration::ZERO, &[tick]));
+    }
+
+    fn state(&self, direction: Direction) -> PathState {
+        self.judge
+            .paths()
+            .find(|path| path.leg.direction == direction)
+            .map_or(PathState::Unknown, |p| p.state)
+    }
+
+    fn raised(&self) -> Vec<(ConditionName, Phase)> {
+        self.judge.conditions().map(|condition| (condition.key.name, condition.phase)).collect()
+    }
+
+    fn ever_raised(&self) -> Vec<ConditionName> {
+        let raised = self.transitions.iter().filter(|transition| transition.to == Phase::Raised);
+        raised.map(|transition| transition.condition.key.name).collect()
+    }
+}
+
+/// Both, and what lies between them.
+struct World {
+    nodes: [Node; 2],
+    at: Duration,
+    /// Share of the packets lost from the first to the second, and back.
+    loss: [f64; 2],
+    keys_agree: bool,
+    /// The second node's agent runs.
+    runs: bool,
+    random: StdRng,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        Self {
+            nodes: [Node::new("b"), Node::new("a")],
+            at: Duration::from_secs(1000),
+            loss: [0.0; 2],
+            keys_agree: true,
+            runs: true,
+            random: StdRng::seed_from_u64(seed),
+        }
+    }
+
+    /// Both send a test packet, which says what they got, and answer what arrives.
+    fn step(&mut self) {
+        self.at += INTERVAL;
+        for from in 0..2 {
+            if from == 1 && !self.runs {
+                continue;
+            }
+            let (to, at) = (1 - from, self.at);
+            let passes = |world: &mut Self, way: usize| world.random.random::<f64>() >= world.loss[way];
+            if !passes(self, from) {
+                self.nodes[from].tick.transmit.1 += 1;
+                self.nodes[to].tick.receive.1 += 1;
+                continue;
+            }
+            if to == 1 && !self.runs {
+                if passes(self, to) {
+                    self.nodes[from].refused = Some(at);
+                }
+                continue;
+            }
+            if !self.keys_agree {
+                self.nodes[to].mismatch = Some(at);
+                self.nodes[to].tick.mismatched += 1;
+                continue;
+            }
+            let report = self.nodes[from].received;
+            let receiver = &mut self.nodes[to];
+            receiver.received = Some(at);
+            receiver.tick.receive.0 += 1;
+            receiver.reports = true;
+            receiver.delivered = receiver.delivered.max(report);
+            self.nodes[from].tick.transmit.0 += 1;
+            if passes(self, to) {
+                let sender = &mut self.nodes[from];
+                (sender.received, sender.delivered) = (Some(at), Some(at));
+                sender.tick.receive.0 += 1;
+            } else {
+                self.nodes[from].tick.receive.1 += 1;
+            }
+        }
+        let at = self.at;
+        self.nodes[0].look(at);
+        if self.runs {
+            self.nodes[1].look(at);
+        }
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.at + time;
+        while self.at < end {
+            self.step();
+        }
+    }
+
+    /// States of the first node and of the second: receive, transmit each.
+    fn states(&self) -> [&'static str; 4] {
+        let of = |node: &Node| {
+            [Direction::Receive, Direction::Transmit].map(|direction| node.state(direction).name())
+        };
+        let [a, b] = [of(&self.nodes[0]), of(&self.nodes[1])];
+        [a[0], a[1], b[0], b[1]]
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn d1_exactly_the_direction_that_is_dead_is_down_at_both_ends() {
+    for way in 0..2 {
+        let mut world = World::new(1);
+        world.run(SECOND * 5);
+        assert_eq!(world.states(), ["healthy"; 4]);
+        world.loss[way] = 1.0;
+        world.run(SECOND);
+        // The sender hears from the other end that nothing arrives; the receiver cannot know of the way back.
+        let expected = [["healthy", "down", "down", "healthy"], ["down", "healthy", "healthy", "down"]][way];
+        assert_eq!(world.states(), expected);
+        world.run(SECOND * 60);
+        let expected = [["healthy", "down", "down", "unknown"], ["down", "unknown", "healthy", "down"]][way];
+        assert_eq!(world.states(), expected, "what cannot be known is unknown");
+        world.loss[way] = 0.0;
+        world.run(SECOND * 2);
+        assert_eq!(world.states(), ["healthy"; 4]);
+        assert!(world.nodes.iter().all(|node| node.raised().is_empty()));
+        assert!(world.nodes.iter().all(|node| node.ever_raised() == [ConditionName::PathDown]));
+    }
+}
+
+#[test]
+fn d2_keys_that_disagree_are_no_loss() {
+    let mut world = World::new(2);
+    world.run(SECOND * 5);
+    world.keys_agree = false;
+    world.run(INTERVAL * 2);
+    assert!(world.nodes.iter().all(|node| node.ever_raised() == [ConditionName::AuthMismatch]));
+    world.run(SECOND * 120);
+    assert_eq!(world.states(), ["healthy", "unknown", "healthy", "unknown"], "packets arrive");
+    world.keys_agree = true;
+    world.run(INTERVAL * 2);
+    assert!(world.nodes.iter().all(|node| node.raised().is_empty()));
+    world.run(SECOND * 2);
+    assert_eq!(world.states(), ["healthy"; 4]);
+    assert!(world.nodes.iter().all(|node| node.ever_raised() == [ConditionName::AuthMismatch]));
+}
+
+#[test]
+fn d3_half_a_minute_of_loss_degrades_and_is_over_within_five_seconds() {
+    let (mut late, mut later, mut slow, mut downs) = (0, 0, 0, 0);
+    for seed in 0..100 {
+        let mut world = World::new(seed);
+        world.run(SECOND * 30);
+        world.loss = [0.2, 0.0];
+        world.run(SECOND * 2);
+        late += u32::from(world.nodes[0].state(Direction::Transmit) != PathState::Degraded);
+        for look in 0..280 {
+            world.step();
+            later +=
+                u32::from(look == 20 && world.nodes[0].state(Direction::Transmit) != PathState::Degraded);
+            let downs_now = world.nodes.iter().flat_map(|node| node.judge.paths().map(|path| path.state));
+            downs += downs_now.filter(|state| *state == PathState::Down).count();
+        }
+        assert_eq!(world.nodes[0].state(Direction::Receive), PathState::Healthy, "{seed}");
+        world.loss = [0.0; 2];
+        world.run(SECOND * 5);
+        slow += u32::from(world.states() != ["healthy"; 4]);
+        world.run(SECOND * 4);
+        assert_eq!(world.states(), ["healthy"; 4], "{seed}");
+    }
+    assert!(slow <= 5, "{slow} of 100 were not healthy again after five seconds");
+    assert_eq!(downs, 0, "looks in which a direction that delivers four packets of five was taken for dead");
+    // Two seconds have twenty probes, of which four are lost in three bursts: that much the test asks for, lest it cry wolf.
+    assert!(
+        late <= 45 && later <= 10,
+        "{late} of 100 were not degraded after two seconds, {later} after four"
+    );
+}
+
+#[test]
+fn random_loss_of_two_and_five_percent_is_never_down() {
+    for (seed, loss) in [(7, 0.02), (8, 0.05)] {
+        let mut world = World::new(seed);
+        world.loss = [loss; 2];
+        for _ in 0..36_000 {
+            world.step();
+            assert!(!world.states().contains(&"down"), "{loss}");
+        }
+    }
+}
+
+#[test]
+fn the_twin_a_day_without_faults_and_a_peer_that_restarts_raise_nothing() {
+    let mut world = World::new(9);
+    world.loss = [0.0005; 2];
+    for round in 0..864_000u32 {
+        // An hour apart, its agent is gone for three seconds.
+        world.runs = round % 36_000 >= 30;
+        world.step();
+    }
+    for node in &world.nodes {
+        assert_eq!(node.ever_raised(), [], "{:?}", node.path);
+    }
+}
