@@ -99,8 +99,34 @@ fn loss_is_told_in_its_direction_to_the_packet() {
 #[test]
 fn silence_has_no_direction_and_no_answer() {
     let pair = Pair::new();
+    let nft = Nft::new(&pair.server);
+    nft.rule("dead", "udp dport 862", "drop");
     let (ended, report) = probe(&pair.client, &address::SERVER_V4.to_string(), 20, None);
     assert_eq!((ended.code, fates(&report)), (Some(1), [20, 0, 0, 0, 20, 0]), "{report}");
+    assert_eq!((nft.count("dead"), report["refused"].as_u64()), (20, Some(0)), "{report}");
+}
+
+#[test]
+fn a_host_without_a_reflector_refuses_and_loses_nothing() {
+    let pair = Pair::new();
+    let targets = [address::SERVER_V4.to_string(), address::SERVER_V6.to_string()];
+    // As hosts are: after a few at once, one port unreachable a second. Between two of them all is refused; what comes
+    // after the last one nobody knows.
+    for target in &targets {
+        let (ended, report) = probe(&pair.client, target, 250, None);
+        let [sent, answered, out, back, unknown, mismatch] = fates(&report);
+        let refused = report["refused"].as_u64().unwrap();
+        assert_eq!((ended.code, sent, answered, out, back, mismatch), (Some(1), 250, 0, 0, 0, 0), "{report}");
+        assert!(refused >= 100 && refused + unknown == 250, "{report}");
+    }
+    // One that tells of each.
+    pair.server.sysctl("net.ipv4.icmp_ratelimit", "0");
+    pair.server.sysctl("net.ipv6.icmp.ratelimit", "0");
+    for target in &targets {
+        let (ended, report) = probe(&pair.client, target, 20, None);
+        assert_eq!((ended.code, fates(&report)), (Some(1), [20, 0, 0, 0, 0, 0]), "{report}");
+        assert_eq!(report["refused"].as_u64(), Some(20), "{report}");
+    }
 }
 
 #[test]

@@ -46,6 +46,7 @@ struct Report {
     lost_back: u64,
     lost_unknown: u64,
     auth_mismatch: u64,
+    refused: u64,
     duplicated_out: u64,
     duplicated_back: u64,
     reordered_out: u64,
@@ -100,6 +101,7 @@ impl Report {
             // The round is over: what is open will not be told any more.
             lost_unknown: path.unattributed + path.outstanding,
             auth_mismatch: path.auth_mismatch,
+            refused: path.refused,
             duplicated_out: path.transmit.duplicated,
             duplicated_back: path.receive.duplicated,
             reordered_out: path.transmit.reordered,
@@ -140,6 +142,7 @@ impl Report {
             ("late", self.late),
             ("refused by this host", self.unsent),
             ("reflector restarted", self.reflector_restarts),
+            ("port unreachable", self.refused),
         ] {
             if n > 0 {
                 println!("  {name:24}{n:>8}");
@@ -156,6 +159,9 @@ impl Report {
             println!(
                 "  The other end has other keys, or is in the other mode: compare --key-file with its key_file."
             );
+        }
+        if self.refused > 0 {
+            println!("  The other host is reached, and no reflector listens at this port.");
         }
     }
 }

@@ -59,7 +59,7 @@ pub struct StampPath {
     /// Time between two test packets, on average: each gap is up to 10 % shorter or longer.
     pub interval: Duration,
     /// Test packets that were sent. Each is in one of `answered`, `transmit.lost`, `receive.lost`, `unattributed`,
-    /// `mismatched` and `outstanding`.
+    /// `mismatched`, `refused` and `outstanding`.
     pub sent: u64,
     /// Of these, those with a valid reply.
     pub answered: u64,
@@ -72,6 +72,10 @@ pub struct StampPath {
     pub unattributed: u64,
     /// Test packets to which only replies came that do not validate: neither lost nor answered.
     pub mismatched: u64,
+    /// Test packets that the other host refused with an ICMP port unreachable: it got them, and no reflector listens. Neither lost
+    /// nor answered. A host limits how many it sends (RFC 1812, 4.3.2.8; Linux: one a second to each peer, after a few at once),
+    /// so that what is unanswered between two of them, at most 3 s apart, counts here too.
+    pub refused: u64,
     /// Test packets without a reply that may still be answered, or whose direction is still open because nothing came since.
     pub outstanding: u64,
     /// Packets that do not validate, from this address, of either kind: replies and test packets.
@@ -95,9 +99,13 @@ pub struct StampPath {
     pub last_delivery: Option<Duration>,
     /// Age of the newest packet that does not validate.
     pub last_mismatch: Option<Duration>,
+    /// Age of the newest ICMP port unreachable (RFC 792, type 3 code 3; RFC 4443, 3.1, type 1 code 4) that quotes a test packet
+    /// to this address and port, as the kernel matched it to the socket that sent (`ip_icmp_error`, `ipv6_icmp_error`). The path is
+    /// well and the peer's agent is gone, as while it restarts. It carries no digest: good for an explanation, not for trust.
+    pub last_refused: Option<Duration>,
     /// What the peer said last.
     pub report: Option<PeerReport>,
-    /// Test packets in a row, up to now, whose answer is overdue.
+    /// Test packets in a row, up to now, whose answer is overdue; those refused are among them.
     pub unanswered: u64,
 }
 

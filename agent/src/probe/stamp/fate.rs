@@ -13,6 +13,9 @@ use crate::model::StampCounts;
 /// Numbers that a reflector may be ahead of what we sent: copies on the way there take numbers too.
 const AHEAD: i64 = 1024;
 
+/// Two refusals this far apart, at most, tell of what was unanswered in between: a host sends few of them.
+const REFUSAL_GAP: Duration = Duration::from_secs(3);
+
 /// Where an answer stands in the reflector's own order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
@@ -43,12 +46,16 @@ pub struct Fates {
     pub unattributed: u64,
     /// Neither lost nor answered: what came did not validate.
     pub mismatched: u64,
+    /// Neither lost nor answered: nobody listens there.
+    pub refused: u64,
     /// Answered and settled.
     pub answered: u64,
     /// Restarts of the reflector.
     pub resets: u64,
     /// Unanswered since the last settled answer.
     open: u64,
+    /// When the newest refused packet was sent, and how many of `open` were settled since; where nothing was answered since.
+    since_refused: Option<(Duration, u64)>,
     newest: Option<Newest>,
     /// Numbers of this life that arrived.
     seen: Window,
@@ -127,6 +134,7 @@ impl Fates {
     /// The oldest packet is answered.
     pub fn settle_answered(&mut self, mark: Mark) {
         self.answered += 1;
+        self.since_refused = None;
         self.transmit.sent += 1;
         self.receive.sent += 1;
         let missing = match self.settled {
@@ -159,11 +167,28 @@ impl Fates {
     /// The oldest packet is given up.
     pub const fn settle_unanswered(&mut self) {
         self.open += 1;
+        if let Some((_, since)) = &mut self.since_refused {
+            *since += 1;
+        }
+    }
+
+    /// The oldest packet, sent at `sent_at`, was refused, and with it what is unanswered since one that was refused shortly
+    /// before.
+    pub fn settle_refused(&mut self, sent_at: Duration) {
+        if let Some((before, since)) = self.since_refused
+            && sent_at.saturating_sub(before) <= REFUSAL_GAP
+        {
+            self.open -= since;
+            self.refused += since;
+        }
+        self.refused += 1;
+        self.since_refused = Some((sent_at, 0));
     }
 
     /// The oldest packet has only answers that do not validate.
     pub const fn settle_mismatched(&mut self) {
         self.mismatched += 1;
+        self.since_refused = None;
     }
 
     /// Numbers from `low` up to, not with, `high` that did not arrive.
@@ -240,6 +265,25 @@ mod tests {
         let next = play(&mut fates, &mut 50, next, &[Fate::LostThere; 7]);
         play(&mut fates, &mut 0, next, &[Fate::Answered; 50]);
         assert_eq!((fates.resets, fates.unattributed, fates.answered), (1, 7, 100));
+        assert_eq!((fates.transmit.lost, fates.receive.lost), (0, 0));
+    }
+
+    #[test]
+    fn what_is_unanswered_between_refusals_was_refused() {
+        let mut fates = Fates::default();
+        fates.is_stateful();
+        play(&mut fates, &mut 0, 0, &[Fate::Answered; 50]);
+        // One of ten is told so, as a kernel does; then nothing for long, and one more.
+        for ours in 50..81 {
+            if ours % 10 == 0 { fates.settle_refused(at(ours * 100)) } else { fates.settle_unanswered() }
+        }
+        assert_eq!((fates.refused, fates.open()), (31, 0));
+        (0..40).for_each(|_| fates.settle_unanswered());
+        fates.settle_refused(at(12_100));
+        assert_eq!((fates.refused, fates.open()), (32, 40), "too far apart");
+        // The reflector is back, and numbers from 0.
+        play(&mut fates, &mut 0, 122, &[Fate::Answered; 5]);
+        assert_eq!((fates.resets, fates.unattributed, fates.refused), (1, 40, 32));
         assert_eq!((fates.transmit.lost, fates.receive.lost), (0, 0));
     }
 

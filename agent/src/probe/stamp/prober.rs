@@ -198,6 +198,7 @@ impl Work {
                 Err(error) if !std::mem::replace(&mut failing, true) => tracing::error!("{error}"),
                 Err(_) => {}
             }
+            self.refusals(&mut sessions);
             self.replies(&mut sessions);
             self.reflect(&mut sessions);
             self.send(&mut sessions);
@@ -232,6 +233,20 @@ impl Work {
                 let (at, now) = arrival(datagram.at);
                 let octets = self.octets.get(..datagram.length).unwrap_or_default();
                 sessions.replied(octets, datagram.from, at, now);
+            }
+        }
+    }
+
+    /// Takes the ICMP errors of what was sent. To be called before each round of receiving: one that waits fails other calls.
+    fn refusals(&mut self, sessions: &mut Sessions) {
+        let now = monotonic();
+        for socket in self.sockets.senders.iter_mut().flatten() {
+            for _ in 0..BATCH {
+                let Ok(Some(refused)) = socket.refused(&mut self.octets) else { break };
+                let octets = self.octets.get(..refused.length).unwrap_or_default();
+                if let Some(to) = refused.to.filter(|_| refused.port) {
+                    sessions.refused(octets, to, now);
+                }
             }
         }
     }

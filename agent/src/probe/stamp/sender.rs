@@ -46,6 +46,7 @@ struct Outstanding {
     timestamp: Timestamp,
     mark: Option<Mark>,
     mismatched: bool,
+    refused: bool,
 }
 
 /// One-way delays of the last answered packet, of two clocks that need not agree: there and back, nanoseconds.
@@ -133,7 +134,13 @@ impl Session {
         }
         let sequence = self.next as u32;
         self.next += 1;
-        self.outstanding.push_back(Outstanding { sent_at: now, timestamp, mark: None, mismatched: false });
+        self.outstanding.push_back(Outstanding {
+            sent_at: now,
+            timestamp,
+            mark: None,
+            mismatched: false,
+            refused: false,
+        });
         Request { sequence, timestamp, error: ErrorEstimate::UNKNOWN.bits(), ssid: self.ssid }
     }
 
@@ -231,6 +238,22 @@ impl Session {
         }
     }
 
+    /// A port unreachable quotes the packet of this number, or, where it quotes too little, some packet of this session: then it
+    /// excuses the oldest.
+    pub fn refused(&mut self, quoted: Option<Request>) {
+        let waits = |o: &Outstanding| o.mark.is_none() && !o.refused;
+        let at = match quoted {
+            Some(quoted) => self.find(quoted.sequence).map(|(_, at)| at).filter(|at| {
+                let found = self.outstanding.get(*at);
+                found.is_some_and(|o| waits(o) && o.timestamp == quoted.timestamp)
+            }),
+            None => self.outstanding.iter().position(waits),
+        };
+        if let Some(outstanding) = at.and_then(|at| self.outstanding.get_mut(at)) {
+            outstanding.refused = true;
+        }
+    }
+
     /// Gives up what is without an answer for too long.
     pub fn advance(&mut self, now: Duration) {
         while self
@@ -245,6 +268,7 @@ impl Session {
     fn settle_oldest(&mut self) {
         match self.outstanding.pop_front() {
             Some(Outstanding { mark: Some(mark), .. }) => self.fates.settle_answered(mark),
+            Some(Outstanding { refused: true, sent_at, .. }) => self.fates.settle_refused(sent_at),
             Some(Outstanding { mismatched: true, .. }) => self.fates.settle_mismatched(),
             Some(_) => self.fates.settle_unanswered(),
             None => {}
@@ -272,6 +296,7 @@ impl Session {
         path.answered = fates.answered + self.outstanding.len() as u64 - waiting;
         (path.transmit, path.receive) = (fates.transmit, fates.receive);
         (path.unattributed, path.mismatched) = (fates.unattributed, fates.mismatched);
+        path.refused = fates.refused;
         path.outstanding = waiting + fates.open();
         (path.late, path.unsent, path.resets) = (self.late, self.unsent, fates.resets);
         path.round_trip = self.round_trip.clone();
@@ -300,7 +325,7 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::stamp::sessions::blank;
+    use crate::probe::stamp::heard::blank;
     use proptest::prelude::*;
 
     const START: Duration = Duration::from_secs(1000);
@@ -407,6 +432,31 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_is_no_loss_and_no_answer() {
+        let mut session = session();
+        let mut now = START;
+        for number in 0..6_u32 {
+            now = session.due().unwrap();
+            let request = session.send(now, wall(now, 0));
+            match number {
+                0 => {
+                    session.reply(&answer(request, 0, now, Duration::ZERO).0, wall(now, 0), now);
+                }
+                // Quoted; quoted too short; of another life.
+                1 => session.refused(Some(request)),
+                2 => session.refused(None),
+                3 => session.refused(Some(Request { timestamp: Timestamp(1), ..request })),
+                _ => {}
+            }
+        }
+        now += Duration::from_secs(1);
+        session.advance(now);
+        let path = look(&session, now);
+        assert_eq!((path.refused, path.outstanding, path.answered, path.sent), (2, 3, 1, 6));
+        assert_eq!((path.transmit.lost, path.receive.lost, path.unattributed), (0, 0, 0));
+    }
+
+    #[test]
     fn a_reply_to_another_life_is_nothing() {
         let mut session = session();
         let request = session.send(START, wall(START, 0));
@@ -469,7 +519,7 @@ mod tests {
             let path = look(&session, end);
             prop_assert_eq!((path.transmit.lost, path.receive.lost), (lost_there, lost_back));
             let sum = path.answered + path.transmit.lost + path.receive.lost + path.unattributed
-                + path.mismatched + path.outstanding;
+                + path.mismatched + path.refused + path.outstanding;
             prop_assert_eq!((sum, path.resets), (path.sent, 0));
         }
     }

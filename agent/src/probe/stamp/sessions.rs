@@ -8,14 +8,15 @@ use std::{
 };
 
 use super::{
+    heard::{Heard, blank},
     keys::Keys,
-    packet::{COVERED, DIGEST, Mode, Reply, Timestamp},
+    packet::{COVERED, DIGEST, Mode, Reply, Request, Timestamp},
     peers::Peers,
     reflector::{MOST_SESSIONS, Received, Reflection, Reflector},
     sender::{Schedule, Session},
-    tlv::{self, Report},
+    tlv,
 };
-use crate::model::{Delays, PeerReport, ReflectorCounts, StampCounts, StampPath};
+use crate::model::{ReflectorCounts, StampPath};
 
 /// Where test packets go, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,19 +46,6 @@ pub struct Settings {
     pub patience: Duration,
 }
 
-/// What came from an address that is also a target.
-#[derive(Clone, Copy, Debug, Default)]
-struct Heard {
-    /// Valid test packets, and when the newest came.
-    received: u64,
-    at: Option<Duration>,
-    /// Packets of either kind that do not validate, and when the newest came.
-    mismatched: u64,
-    mismatch_at: Option<Duration>,
-    /// What it said of us, and when.
-    report: Option<(Report, Duration)>,
-}
-
 #[derive(Debug)]
 struct Entry {
     target: Target,
@@ -75,6 +63,8 @@ pub struct Sessions {
     due: BinaryHeap<Reverse<(Duration, u16)>>,
     /// One for each address that is a target; no others are kept.
     heard: HashMap<IpAddr, Heard>,
+    /// When a host last refused what was sent to this target.
+    refused: HashMap<SocketAddr, Duration>,
     reflector: Reflector,
     /// Whether there are targets of IPv4 and of IPv6.
     families: [bool; 2],
@@ -82,34 +72,6 @@ pub struct Sessions {
     own_port: Option<u16>,
     last_ssid: u16,
     seed: u64,
-}
-
-/// A path with nothing in it yet.
-pub fn blank(peer: &str, address: SocketAddr, interval: Duration) -> StampPath {
-    StampPath {
-        peer: peer.to_owned(),
-        address,
-        interval,
-        sent: 0,
-        answered: 0,
-        transmit: StampCounts::default(),
-        receive: StampCounts::default(),
-        unattributed: 0,
-        mismatched: 0,
-        outstanding: 0,
-        auth_mismatch: 0,
-        late: 0,
-        unsent: 0,
-        resets: 0,
-        round_trip: Delays::default(),
-        variation_transmit: Delays::default(),
-        variation_receive: Delays::default(),
-        last_receive: None,
-        last_delivery: None,
-        last_mismatch: None,
-        report: None,
-        unanswered: 0,
-    }
 }
 
 impl Sessions {
@@ -121,6 +83,7 @@ impl Sessions {
             by_address: HashMap::new(),
             due: BinaryHeap::new(),
             heard: HashMap::new(),
+            refused: HashMap::new(),
             reflector: Reflector::new(None, Peers::default(), MOST_SESSIONS),
             families: [false; 2],
             own_port,
@@ -151,6 +114,7 @@ impl Sessions {
             self.entries.insert(ssid, Entry { target: target.clone(), session });
         }
         self.by_address = self.entries.iter().map(|(ssid, entry)| (entry.target.address, *ssid)).collect();
+        self.refused.retain(|address, _| self.by_address.contains_key(address));
         self.families =
             [false, true].map(|is_ipv6| self.by_address.keys().any(|address| address.is_ipv6() == is_ipv6));
         self.due = self
@@ -201,8 +165,7 @@ impl Sessions {
             }
             let address = entry.target.address;
             let heard = self.heard.get(&address.ip()).copied().unwrap_or_default();
-            let report =
-                Report { received: heard.received, newest: heard.at.map(|at| now.saturating_sub(at)) };
+            let report = heard.to_report(now);
             let keys = self.keys.as_ref().filter(|_| entry.target.authenticated);
             request.write(mode_of(entry.target.authenticated), out);
             if let Some(keys) = keys {
@@ -280,8 +243,7 @@ impl Sessions {
 
     fn mismatched(&mut self, address: IpAddr, now: Duration) {
         if let Some(heard) = self.heard.get_mut(&address) {
-            heard.mismatched += 1;
-            heard.mismatch_at = Some(now);
+            heard.mismatched(now);
         }
     }
 
@@ -308,13 +270,25 @@ impl Sessions {
             Reflection::Mismatch => self.mismatched(received.from.ip(), now),
             Reflection::Valid(report) => {
                 if let Some(heard) = self.heard.get_mut(&received.from.ip()) {
-                    heard.received += 1;
-                    heard.at = Some(now);
-                    if let Some(report) = report {
-                        heard.report = Some((report, now));
-                    }
+                    heard.valid(report, now);
                 }
             }
+        }
+    }
+
+    /// A port unreachable for what was sent to `to`; `quoted` is what it shows of the test packet: all of it from Linux, nothing
+    /// where the other host sticks to the 64 bits of RFC 792.
+    pub fn refused(&mut self, quoted: &[u8], to: SocketAddr, now: Duration) {
+        let Some(usual) = self.by_address.get(&to) else { return };
+        self.refused.insert(to, now);
+        let found = [Mode::Authenticated, Mode::Unauthenticated].into_iter().find_map(|mode| {
+            let request = Request::parse(quoted, mode).ok()?;
+            let target = &self.entries.get(&request.ssid)?.target;
+            (target.address == to && mode_of(target.authenticated) == mode).then_some(request)
+        });
+        let ssid = found.map_or(*usual, |request| request.ssid);
+        if let Some(entry) = self.entries.get_mut(&ssid) {
+            entry.session.refused(found);
         }
     }
 
@@ -339,17 +313,9 @@ impl Sessions {
             let target = &entry.target;
             let mut path = blank(&target.peer, target.address, target.interval);
             entry.session.look(now, &mut path);
+            path.last_refused = self.refused.get(&target.address).map(|at| now.saturating_sub(*at));
             if let Some(heard) = self.heard.get(&target.address.ip()) {
-                let age = |at: Option<Duration>| at.map(|at| now.saturating_sub(at));
-                path.last_receive = newer(path.last_receive, age(heard.at));
-                path.auth_mismatch = heard.mismatched;
-                path.last_mismatch = age(heard.mismatch_at);
-                path.report = heard.report.map(|(report, at)| {
-                    let age = now.saturating_sub(at);
-                    let newest = report.newest.map(|newest| newest.saturating_add(age));
-                    PeerReport { received: report.received, newest, age }
-                });
-                path.last_delivery = newer(path.last_delivery, path.report.and_then(|report| report.newest));
+                heard.look(now, &mut path);
             }
             paths.push(path);
         }
@@ -360,11 +326,6 @@ impl Sessions {
 
 const fn mode_of(authenticated: bool) -> Mode {
     if authenticated { Mode::Authenticated } else { Mode::Unauthenticated }
-}
-
-/// The smaller of two ages.
-fn newer(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
-    a.into_iter().chain(b).min()
 }
 
 #[cfg(test)]
@@ -473,6 +434,31 @@ mod tests {
                 (path.transmit.lost, path.receive.lost, path.unattributed, path.answered),
                 (0, 0, 0, 0)
             );
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_the_session_s_that_it_quotes() {
+        let keys = Keys::parse(&"42".repeat(32)).unwrap();
+        for keys in [None, Some(&keys)] {
+            let mut sessions = Sessions::new(1, None);
+            let mut settings = settings(ADDRESSES[1], keys);
+            // Two sessions with one address, and one with another.
+            let first = settings.targets[0].clone();
+            settings.targets.push(Target { peer: "same".into(), ..first.clone() });
+            settings.targets.push(Target { address: "10.0.0.3:862".parse().unwrap(), ..first.clone() });
+            sessions.reconfigure(&settings, START);
+            let (mut out, now) = (Vec::new(), START + INTERVAL);
+            while let Some((_, to)) = sessions.next(now, Timestamp(5), &mut out) {
+                if to == first.address {
+                    sessions.refused(&out, to, now);
+                }
+            }
+            sessions.refused(&out, "10.9.9.9:862".parse().unwrap(), now);
+            let paths = sessions.look(now + Duration::from_secs(1));
+            let refused: Vec<_> = paths.iter().map(|path| (path.refused, path.last_refused)).collect();
+            let once = (1, Some(Duration::from_secs(1)));
+            assert_eq!(refused, [once, (0, None), once], "{paths:?}");
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use nix::libc::{in_pktinfo, in6_pktinfo};
+use nix::libc::{in_pktinfo, in6_pktinfo, sock_extended_err, sockaddr_in6};
 use nix::sys::{
     socket::{
         ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt, sockopt,
@@ -63,6 +63,22 @@ pub struct Datagram {
     local: Option<Local>,
 }
 
+/// What an ICMP error says of a datagram that was sent.
+pub struct Unreachable {
+    /// Octets that it quotes of what was sent.
+    pub length: usize,
+    /// Where that was sent to.
+    pub to: Option<SocketAddr>,
+    /// Whether nobody listens at that port.
+    pub port: bool,
+}
+
+/// RFC 792: destination unreachable, port unreachable; RFC 4443, 3.1: the same.
+fn is_port_unreachable(error: &sock_extended_err) -> bool {
+    let said = (error.ee_origin, error.ee_type, error.ee_code);
+    said == (nix::libc::SO_EE_ORIGIN_ICMP, 3, 3) || said == (nix::libc::SO_EE_ORIGIN_ICMP6, 1, 4)
+}
+
 /// A socket; nothing it does waits.
 pub struct Socket {
     socket: UdpSocket,
@@ -90,7 +106,19 @@ impl Socket {
     /// A sender's socket of one family, on a port of its own.
     pub fn sender(is_ipv6: bool) -> Result<Self, SocketError> {
         let any: IpAddr = if is_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
-        UdpSocket::bind((any, 0)).and_then(|socket| Self::new(socket, is_ipv6)).map_err(SocketError::Sender)
+        let told = |socket: Self| {
+            // ICMP errors go into the error queue, each with the packet that it quotes.
+            if is_ipv6 {
+                setsockopt(&socket.socket, sockopt::Ipv6RecvErr, &true)?;
+            } else {
+                setsockopt(&socket.socket, sockopt::Ipv4RecvErr, &true)?;
+            }
+            Ok(socket)
+        };
+        UdpSocket::bind((any, 0))
+            .and_then(|socket| Self::new(socket, is_ipv6))
+            .and_then(told)
+            .map_err(SocketError::Sender)
     }
 
     fn new(socket: UdpSocket, is_ipv6: bool) -> io::Result<Self> {
@@ -108,7 +136,16 @@ impl Socket {
         let _ = setsockopt(&socket, sockopt::Ipv4RecvTtl, &true);
         let _ = options::set_ip_ttl(&socket, TTL.into());
         let _ = options::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER);
-        let control = nix::cmsg_space!(TimeSpec, in_pktinfo, in6_pktinfo, i32, i32, u32);
+        let control = nix::cmsg_space!(
+            TimeSpec,
+            in_pktinfo,
+            in6_pktinfo,
+            i32,
+            i32,
+            u32,
+            sock_extended_err,
+            sockaddr_in6
+        );
         Ok(Self { socket, control })
     }
 
@@ -150,9 +187,36 @@ impl Socket {
         Ok(Some(datagram))
     }
 
-    /// Sends to an address of the socket's family.
+    /// The next ICMP error of what was sent, where one waits; what is quoted of the datagram is put into `octets`. An error that
+    /// waits keeps the socket readable, and fails the next send, to whomever (`sk_err`).
+    pub fn refused(&mut self, octets: &mut [u8]) -> io::Result<Option<Unreachable>> {
+        let mut parts = [IoSliceMut::new(octets)];
+        let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
+        let received =
+            recvmsg::<SockaddrStorage>(self.socket.as_raw_fd(), &mut parts, Some(&mut self.control), flags);
+        let received = match received {
+            Ok(received) => received,
+            Err(nix::Error::EAGAIN) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let to = received.address.as_ref().and_then(address_of);
+        let mut unreachable = Unreachable { length: received.bytes, to, port: false };
+        for message in received.cmsgs()? {
+            unreachable.port |= match message {
+                ControlMessageOwned::Ipv4RecvErr(error, _) => is_port_unreachable(&error),
+                ControlMessageOwned::Ipv6RecvErr(error, _) => is_port_unreachable(&error),
+                _ => false,
+            };
+        }
+        Ok(Some(unreachable))
+    }
+
+    /// Sends to an address of the socket's family. An ICMP error of an earlier packet fails it once (`sock_alloc_send_pskb`
+    /// takes `sk_err`), and is none of this one's: it is tried again.
     pub fn send(&self, octets: &[u8], to: SocketAddr) -> io::Result<()> {
-        self.socket.send_to(octets, to).map(drop)
+        let sent = self.socket.send_to(octets, to);
+        let sent = if sent.is_err() { self.socket.send_to(octets, to) } else { sent };
+        sent.map(drop)
     }
 
     /// Answers a datagram, from the address it came to.
@@ -219,6 +283,32 @@ mod tests {
             server.answer(b"back", &there).unwrap();
             let back = client.receive(&mut octets).unwrap().unwrap();
             assert_eq!((&octets[..back.length], back.from), (&b"back"[..], to));
+        }
+    }
+
+    #[test]
+    fn a_port_without_a_listener_is_told_with_what_was_sent() {
+        for host in ["127.0.0.1", "::1"] {
+            let host: IpAddr = host.parse().unwrap();
+            let closed = UdpSocket::bind((host, 0)).unwrap().local_addr().unwrap();
+            let mut server = Socket::listen((host, 0).into()).unwrap();
+            let open = server.address().unwrap();
+            let mut client = Socket::sender(host.is_ipv6()).unwrap();
+            let mut octets = [0; 100];
+            assert!(client.refused(&mut octets).unwrap().is_none());
+            client.send(b"nobody", closed).unwrap();
+            // The error that waits is not the next packet's.
+            client.send(b"there", open).unwrap();
+            let refused = client.refused(&mut octets).unwrap().unwrap();
+            assert_eq!(
+                (&octets[..refused.length], refused.to, refused.port),
+                (&b"nobody"[..], Some(closed), true)
+            );
+            assert!(client.refused(&mut octets).unwrap().is_none());
+            assert!(
+                server.receive(&mut octets).unwrap().is_some()
+                    && client.receive(&mut octets).unwrap().is_none()
+            );
         }
     }
 
