@@ -205,7 +205,7 @@ impl Setup {
     pub fn spawn(self) -> Agent {
         let turn = Turn::take(self.alone);
         let Prepared { mut command, socket, config, directory } = self.prepare();
-        Agent { process: Process::start(&mut command), socket, config, directory, _turn: turn }
+        Agent { process: Process::start(&mut command), command, socket, config, directory, _turn: turn }
     }
 
     /// Starts it where it cannot run; returns its exit code and everything it said.
@@ -227,6 +227,7 @@ pub fn graylag(arguments: &[&str]) -> Ended {
 pub struct Agent {
     /// The process.
     pub process: Process,
+    command: Command,
     /// Its socket.
     pub socket: PathBuf,
     /// Its configuration file.
@@ -249,12 +250,10 @@ impl Agent {
         self
     }
 
-    /// Starts it anew after its process has ended, with the same files.
+    /// Starts it anew after its process has ended, as it was started before.
     #[track_caller]
     pub fn again(mut self) -> Self {
-        let mut command = Command::new(binary());
-        command.arg("run").arg("--config").arg(&self.config).arg("--socket").arg(&self.socket);
-        self.process = Process::start(&mut command);
+        self.process = Process::start(&mut self.command);
         self.answering("/readyz")
     }
 

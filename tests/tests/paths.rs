@@ -175,7 +175,7 @@ fn the_twin_a_path_that_is_well_raises_nothing() {
     let pair = Pair::new();
     let nodes = Nodes::start(&pair);
     // What was sent before there was anybody to answer is not the path's.
-    let count = |name: &str| nodes.agents[0].scrape().sum(name, &[("graylag.peer.name", "b")]);
+    let count = |name: &str| nodes.agents[0].scrape().sum(name, &[("graylag.peer.name", "b")]) as u64;
     let fates = || (count("graylag.probe.packet.sent"), count("graylag.probe.packet.lost"));
     let before = fates();
     for _ in 0..150 {
@@ -187,5 +187,23 @@ fn the_twin_a_path_that_is_well_raises_nothing() {
     let healthy = [("graylag.peer.name", "b"), ("graylag.state", "healthy")];
     assert_eq!(scrape.sum("graylag.path.state", &healthy) as u64, 2);
     let after = fates();
-    assert!(after.0 >= before.0 + 200.0 && after.1 == before.1, "{before:?} {after:?}");
+    assert!(after.0 >= before.0 + 200 && after.1 == before.1, "{before:?} {after:?}");
+}
+
+#[test]
+fn the_twin_an_agent_that_restarts_is_no_dead_path() {
+    let pair = Pair::new();
+    let mut nodes = Nodes::start(&pair);
+    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::KILL] {
+        let [a, b] = nodes.agents;
+        b.process.signal(signal);
+        thread::sleep(Duration::from_secs(3));
+        // Its host answers for it.
+        let paths = a.status().paths;
+        assert!(paths.iter().all(|path| path.state == "healthy"), "{paths:?}");
+        nodes.agents = [a, b.again()];
+        nodes.watches[1] = Watch::start(&nodes.agents[1]);
+        nodes.until(["healthy"; 4]);
+        assert_eq!(nodes.raised(), Vec::<String>::new());
+    }
 }

@@ -131,7 +131,7 @@ impl Probes {
                 received: moment(seen.last_receive),
                 delivered: moment(seen.last_delivery),
                 mismatch: moment(seen.last_mismatch),
-                refused: None,
+                refused: moment(seen.last_refused),
                 reports: seen.report.is_some_and(|report| report.age <= heard),
             }
         };

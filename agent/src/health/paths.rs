@@ -24,6 +24,8 @@ const LEARNING: Learning = Learning { least: 5_000, most: 100_000, highest_p0: 0
 const RECOVERY: f64 = 7.0;
 /// The last losses of an outage are found out this much after its end: probes have a second to be answered in.
 const OUTAGE: Duration = Duration::from_secs(2);
+/// A host tells of ports that are not open once a second to each other host (`icmp_ratelimit`), after a burst of six.
+const REFUSED: Duration = Duration::from_secs(3);
 /// So many packets that do not validate, and none that does in between, are no accident.
 const MISMATCHES: u64 = 2;
 
@@ -218,10 +220,10 @@ impl Mismatch {
 /// What a session's probes say of both directions.
 fn evidence(at: Duration, tick: &ProbeTick) -> [(Direction, PathEvidence); 2] {
     let patience = patience(tick.interval);
-    let is_recent = |when: Option<Duration>| when.is_some_and(|when| at.saturating_sub(when) < patience);
+    let is_within = |when: Option<Duration>, time| when.is_some_and(|when| at.saturating_sub(when) < time);
     let both = |receive, transmit| [(Direction::Receive, receive), (Direction::Transmit, transmit)];
     let evidence = |proven, arrived, expected| PathEvidence { proven, arrived, expected, impaired: false };
-    if is_recent(tick.refused) && tick.refused > tick.received {
+    if is_within(tick.refused, REFUSED) && tick.refused > tick.received {
         // The host there answers for an agent that is gone: nothing can be expected, and nothing is wrong with the path.
         let nothing = |proven| evidence(proven, tick.refused, Expectation::Nothing);
         return both(nothing(tick.received), nothing(tick.delivered));
@@ -229,7 +231,9 @@ fn evidence(at: Duration, tick: &ProbeTick) -> [(Direction, PathEvidence); 2] {
     let expected = Expectation::Within(patience);
     // That ours arrive is told by what comes back. A peer that speaks by itself is heard where the way in is well, and its
     // silence says nothing of the way out; of one that only answers, no answer says as much of either.
-    let is_told = is_recent(tick.received) || !(tick.reports || is_recent(tick.mismatch));
+    // Heard a good while after the last proof, that is: the two end together where both came with one packet.
+    let speaks = tick.reports || is_within(tick.mismatch, patience);
+    let is_told = is_within(tick.received, patience / 2) || !speaks;
     let transmit = if is_told { expected } else { Expectation::Blind };
     both(evidence(tick.received, tick.mismatch, expected), evidence(tick.delivered, None, transmit))
 }
