@@ -67,6 +67,11 @@ pub struct StampPath {
     pub transmit: StampCounts,
     /// Replies on their way back. Lost: a gap in the reflector's own sequence numbers.
     pub receive: StampCounts,
+    /// The peer's own test packets, which came to this node's reflector from `address`: the same direction as `receive`, and
+    /// evidence of its own. Lost: a gap in their sender's sequence numbers (RFC 8762, 4.2.1) that stays open for a second; it counts with
+    /// the next packet after that. A sender that begins anew has lost nothing. Sessions are told apart by source address, source
+    /// port and SSID; all from this address are added up here, so that probes of several ports of one address share it.
+    pub heard: StampCounts,
     /// Unanswered, and nothing tells in which direction they were lost: the reflector restarted meanwhile, or it keeps no
     /// sequence numbers of its own (RFC 8762, 4: stateless mode).
     pub unattributed: u64,
