@@ -2,7 +2,8 @@
 
 mod check;
 mod clients;
-mod probe;
+mod probe_address;
+mod probe_stamp;
 
 pub use clients::sentence;
 
@@ -18,7 +19,10 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     config::{self, Config, ConfigError},
     kernel::KernelError,
-    probe::stamp::KeyFileError,
+    probe::{
+        address::{ResolveError, RoundError},
+        stamp::KeyFileError,
+    },
     run, telemetry,
 };
 
@@ -131,6 +135,34 @@ enum ProbeCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Connections to every address of a target: which of them does not let one in
+    Tcp {
+        #[command(flatten)]
+        arguments: AddressArguments,
+    },
+    /// The same, each with a TLS handshake; certificates are checked against the system's roots
+    Tls {
+        #[command(flatten)]
+        arguments: AddressArguments,
+    },
+}
+
+#[derive(Args)]
+struct AddressArguments {
+    /// Name or address, with a port (for tls, 443 where there is none)
+    target: String,
+    /// Attempts to each address, each from another local port; one that fails is made once more from the same
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    count: u64,
+    /// Attempts to one address at once
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    at_once: u16,
+    /// Time for a handshake, TCP's and TLS's each, 10ms to 10s; below a second one SYN is all an attempt has
+    #[arg(long, value_name = "DURATION", default_value = "900ms", value_parser = config::probe_interval)]
+    timeout: Duration,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Subcommand)]
@@ -185,7 +217,19 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Check { config, json } => return check::check(config.config.as_deref(), json),
         Command::Probe { command: ProbeCommand::Stamp { target, count, interval, key_file, json } } => {
             let key_file = key_file.as_deref();
-            return probe::stamp(&probe::StampRound { target: &target, count, interval, key_file, json });
+            return probe_stamp::stamp(&probe_stamp::StampRound {
+                target: &target,
+                count,
+                interval,
+                key_file,
+                json,
+            });
+        }
+        Command::Probe { command: ProbeCommand::Tcp { arguments } } => {
+            return probe_address::round(&arguments, false);
+        }
+        Command::Probe { command: ProbeCommand::Tls { arguments } } => {
+            return probe_address::round(&arguments, true);
         }
         Command::Catalog { json: true, .. } => println!("{:#}", telemetry::json()),
         Command::Catalog { markdown: true, .. } => print!("{}", telemetry::markdown()),
@@ -208,7 +252,13 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
 }
 
 fn code_of(error: &anyhow::Error) -> u8 {
-    if error.is::<ConfigError>() || error.is::<run::ExportSettingsError>() || error.is::<KeyFileError>() {
+    let is_target = matches!(error.downcast_ref(), Some(ResolveError::Target(_)))
+        || matches!(error.downcast_ref(), Some(RoundError::Name(_)));
+    if is_target
+        || error.is::<ConfigError>()
+        || error.is::<run::ExportSettingsError>()
+        || error.is::<KeyFileError>()
+    {
         code::USAGE
     } else {
         error.downcast_ref().map_or(code::FAILED, code_of_kernel)

@@ -25,7 +25,9 @@ pub use graylag_ebpf::{
 };
 pub use media::{Flows, Leg, LegTick, MediaCounts};
 pub use path::{Expectation, PathEvidence, PathState, ProbeTick};
-pub use probe::{Delays, PeerReport, ReflectorCounts, StampCounts, StampPath};
+pub use probe::{
+    AddressCounts, AddressOutcome, AddressPath, Delays, PeerReport, ReflectorCounts, StampCounts, StampPath,
+};
 pub use relay::{Process, RelayCounts, RelayTick};
 pub use subject::{OTHER, Path, Subject, role_name};
 pub use tick::{Ages, Counts, Drops, HostTick, Pending, SubjectTick, Tick};

@@ -67,6 +67,11 @@ pub struct StampPath {
     pub transmit: StampCounts,
     /// Replies on their way back. Lost: a gap in the reflector's own sequence numbers.
     pub receive: StampCounts,
+    /// The peer's own test packets, which came to this node's reflector from `address`: the same direction as `receive`, and
+    /// evidence of its own. Lost: a gap in their sender's sequence numbers (RFC 8762, 4.2.1) that stays open for a second; it counts with
+    /// the next packet after that. A sender that begins anew has lost nothing. Sessions are told apart by source address, source
+    /// port and SSID; all from this address are added up here, so that probes of several ports of one address share it.
+    pub heard: StampCounts,
     /// Unanswered, and nothing tells in which direction they were lost: the reflector restarted meanwhile, or it keeps no
     /// sequence numbers of its own (RFC 8762, 4: stateless mode).
     pub unattributed: u64,
@@ -134,4 +139,100 @@ pub struct ReflectorCounts {
     pub unsent: u64,
     /// Datagrams that found the reflector's receive buffer full: this host's loss, not the path's.
     pub overflowed: u64,
+}
+
+/// What an attempt to connect came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressOutcome {
+    /// Connected; with TLS, its handshake too.
+    Established,
+    /// A RST answered the SYN (RFC 9293, 3.10.7.1), or an ICMP port unreachable did.
+    Refused,
+    /// A RST after the connection stood, during TLS.
+    Reset,
+    /// No end within the time it had.
+    TimedOut,
+    /// An ICMP error, or no route on this host.
+    Unreachable,
+    /// Connected, and TLS said no: a certificate that does not hold, an alert, something that is no TLS.
+    TlsFailed,
+}
+
+/// Attempts by outcome; each is in one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AddressCounts {
+    /// [`AddressOutcome::Established`].
+    pub established: u64,
+    /// [`AddressOutcome::Refused`].
+    pub refused: u64,
+    /// [`AddressOutcome::Reset`].
+    pub reset: u64,
+    /// [`AddressOutcome::TimedOut`].
+    pub timed_out: u64,
+    /// [`AddressOutcome::Unreachable`].
+    pub unreachable: u64,
+    /// [`AddressOutcome::TlsFailed`].
+    pub tls_failed: u64,
+}
+
+impl AddressCounts {
+    /// One more.
+    pub const fn add(&mut self, outcome: AddressOutcome) {
+        *match outcome {
+            AddressOutcome::Established => &mut self.established,
+            AddressOutcome::Refused => &mut self.refused,
+            AddressOutcome::Reset => &mut self.reset,
+            AddressOutcome::TimedOut => &mut self.timed_out,
+            AddressOutcome::Unreachable => &mut self.unreachable,
+            AddressOutcome::TlsFailed => &mut self.tls_failed,
+        } += 1;
+    }
+
+    /// All that did not connect.
+    pub const fn failed(&self) -> u64 {
+        self.refused + self.reset + self.timed_out + self.unreachable + self.tls_failed
+    }
+
+    /// All of them.
+    pub const fn attempts(&self) -> u64 {
+        self.established + self.failed()
+    }
+}
+
+/// One address of a target of TCP or TLS probes.
+#[derive(Clone, Debug)]
+pub struct AddressPath {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// Attempts. Those made a second time from the same port are not among them.
+    pub counts: AddressCounts,
+    /// Failed attempts that were made once more, at once, with the same 4-tuple.
+    pub repeated: u64,
+    /// Of these, those that failed again: the fault hangs on the 4-tuple, or all of them fail.
+    pub repeated_failed: u64,
+    /// Attempts that this host could not make: no free port, no descriptor. Not in `counts`.
+    pub unsent: u64,
+    /// From the SYN to the connection, of those that connected, whatever TLS said afterwards. Above one second a SYN was lost: the
+    /// kernel repeats it then (RFC 6298, 2).
+    pub connect: Delays,
+    /// TLS handshakes that ended well.
+    pub tls: Delays,
+    /// Why TLS failed last.
+    pub reason: Option<String>,
+}
+
+impl AddressPath {
+    /// Nothing yet.
+    pub fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            counts: AddressCounts::default(),
+            repeated: 0,
+            repeated_failed: 0,
+            unsent: 0,
+            connect: Delays::default(),
+            tls: Delays::default(),
+            reason: None,
+        }
+    }
 }

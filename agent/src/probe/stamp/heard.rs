@@ -16,6 +16,8 @@ pub struct Heard {
     mismatch_at: Option<Duration>,
     /// What it said of us, and when.
     report: Option<(Report, Duration)>,
+    /// Of its own test packets, by their numbers.
+    counts: StampCounts,
 }
 
 impl Heard {
@@ -26,6 +28,15 @@ impl Heard {
         if let Some(report) = report {
             self.report = Some((report, now));
         }
+    }
+
+    /// Adds what one of its test packets came to.
+    pub const fn count(&mut self, more: StampCounts) {
+        let counts = &mut self.counts;
+        counts.sent += more.sent;
+        counts.lost += more.lost;
+        counts.duplicated += more.duplicated;
+        counts.reordered += more.reordered;
     }
 
     /// A packet that does not validate.
@@ -43,6 +54,7 @@ impl Heard {
     pub fn look(&self, now: Duration, path: &mut StampPath) {
         let age = |at: Option<Duration>| at.map(|at| now.saturating_sub(at));
         path.last_receive = newer(path.last_receive, age(self.at));
+        path.heard = self.counts;
         path.auth_mismatch = self.mismatched;
         path.last_mismatch = age(self.mismatch_at);
         path.report = self.report.map(|(report, at)| {
@@ -69,6 +81,7 @@ pub fn blank(peer: &str, address: SocketAddr, interval: Duration) -> StampPath {
         answered: 0,
         transmit: StampCounts::default(),
         receive: StampCounts::default(),
+        heard: StampCounts::default(),
         unattributed: 0,
         mismatched: 0,
         refused: 0,

@@ -2,12 +2,13 @@
 //!
 //! A Session-Sender to each target and a stateful Session-Reflector. Everything that decides is pure, with times as
 //! arguments: [`packet`] and [`tlv`] are the wire, [`keys`] the digests, [`replay`] what was there before, [`sender`] and
-//! [`fate`] one session, [`reflector`], [`peers`] and [`heard`] the other end, [`sessions`] all of them together. [`socket`] and [`prober`]
+//! [`fate`] one session, [`reflector`], [`peers`], [`arrivals`] and [`heard`] the other end, [`sessions`] all of them together. [`socket`] and [`prober`]
 //! are the sockets and the thread.
 //!
 //! Test packets carry what their sender has received of the other end (Private Use TLV 252), so that *transmit* rests on the
 //! peer's own evidence even where no reply comes back. A reflector that does not know it returns it, with U.
 
+pub mod arrivals;
 pub mod fate;
 pub mod heard;
 pub mod key_file;

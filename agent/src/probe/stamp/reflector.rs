@@ -10,13 +10,14 @@ use std::{
 };
 
 use super::{
+    arrivals::Arrivals,
     keys::Keys,
     packet::{COVERED, DIGEST, ErrorEstimate, Mode, Reply, Request, Timestamp},
     peers::Peers,
     replay::{Place, Replay},
     tlv::{self, Report},
 };
-use crate::model::ReflectorCounts;
+use crate::model::{ReflectorCounts, StampCounts};
 
 /// Sessions whose numbers are kept; beyond it the one idle for longest goes.
 pub const MOST_SESSIONS: usize = 4096;
@@ -26,12 +27,13 @@ pub const MOST_SESSIONS: usize = 4096;
 pub enum Reflection {
     /// No answer.
     Ignored,
-    /// Answered; nothing is proved by it: it was there before.
-    Replayed,
+    /// Answered; nothing is proved by it: it was there before. With what it adds to the arrivals of its session.
+    Replayed(StampCounts),
     /// It does not validate. Where its size allows, the answer says so: its digest is zero, and validates nowhere.
     Mismatch,
-    /// Answered, and proof that packets come here; with what the sender reports of us.
-    Valid(Option<Report>),
+    /// Answered, and proof that packets come here; with what the sender reports of us, and what it adds to the arrivals of
+    /// its session.
+    Valid(Option<Report>, StampCounts),
 }
 
 /// A session is one source address and port, and one SSID (RFC 8972, 3).
@@ -42,6 +44,7 @@ struct Session {
     /// Number of its next reply.
     sequence: u32,
     replay: Replay,
+    arrivals: Arrivals,
     /// Its place in the order of use.
     used: u64,
 }
@@ -137,7 +140,11 @@ impl Reflector {
         let fresh = session.replay.place(request.sequence, now) == Place::Fresh;
         if fresh {
             session.replay.accept(request.sequence, now);
+            session.arrivals.arrived(&request, now);
+        } else {
+            session.arrivals.arrived_again(&request);
         }
+        let heard = session.arrivals.take();
         let sequence = session.sequence;
         session.sequence = sequence.wrapping_add(1);
         write(received, leaves, mode, request, sequence, out);
@@ -149,11 +156,11 @@ impl Reflector {
         tlv::reflect(&mut out[mode.base()..], &extension, sequence, keys.as_ref().map(|keys| (keys, key)));
         self.counts.answered += 1;
         if fresh {
-            Reflection::Valid(extension.report)
+            Reflection::Valid(extension.report, heard)
         } else {
             // It is answered all the same: the sender counts copies, and only it knows its own timestamps.
             self.counts.replayed += 1;
-            Reflection::Replayed
+            Reflection::Replayed(heard)
         }
     }
 
@@ -243,7 +250,7 @@ mod tests {
             (8, 1, "10.0.0.1:9", 2),
         ] {
             let (reflection, out) = give(&mut reflector, &packet(sequence, ssid, None, None), from);
-            assert_eq!(reflection, Reflection::Valid(None));
+            assert!(matches!(reflection, Reflection::Valid(None, _)));
             let reply = Reply::parse(&out, Mode::Unauthenticated).unwrap();
             assert_eq!((reply.sequence, reply.sender.sequence, reply.ssid), (expected, sequence, ssid));
             assert_eq!((reply.receive_timestamp.0, reply.timestamp.0, reply.sender_ttl), (77, 78, 61));
@@ -285,8 +292,10 @@ mod tests {
         let mut reflector = reflector(Some(ours.clone()), 9);
         let report = Report { received: 4, newest: None };
         let packet = packet(3, 1, Some(&ours), Some(report));
-        assert_eq!(give(&mut reflector, &packet, "10.0.0.1:9").0, Reflection::Valid(Some(report)));
-        assert_eq!(give(&mut reflector, &packet, "10.0.0.1:9").0, Reflection::Replayed);
+        let heard = |sent, duplicated| StampCounts { sent, duplicated, ..StampCounts::default() };
+        let mut reflection = || give(&mut reflector, &packet, "10.0.0.1:9").0;
+        assert_eq!(reflection(), Reflection::Valid(Some(report), heard(1, 0)));
+        assert_eq!(reflection(), Reflection::Replayed(heard(0, 1)));
         assert_eq!(reflector.counts().replayed, 1);
     }
 

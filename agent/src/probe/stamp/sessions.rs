@@ -266,11 +266,17 @@ impl Sessions {
             return;
         }
         match self.reflector.reflect(received, leaves, now, out) {
-            Reflection::Ignored | Reflection::Replayed => {}
+            Reflection::Ignored => {}
             Reflection::Mismatch => self.mismatched(received.from.ip(), now),
-            Reflection::Valid(report) => {
+            Reflection::Replayed(counts) => {
+                if let Some(heard) = self.heard.get_mut(&received.from.ip()) {
+                    heard.count(counts);
+                }
+            }
+            Reflection::Valid(report, counts) => {
                 if let Some(heard) = self.heard.get_mut(&received.from.ip()) {
                     heard.valid(report, now);
+                    heard.count(counts);
                 }
             }
         }
@@ -418,6 +424,9 @@ mod tests {
             let (first, second) = (two.look(0), two.look(1));
             assert!(first.transmit.lost > 30 && first.receive.lost == 0, "{first:?}");
             assert!(second.receive.lost > 30 && second.transmit.lost == 0, "{second:?}");
+            // What the second did not hear of the first is what the first did not get there, and the other way round.
+            assert_eq!((second.heard.lost, first.heard.lost), (first.transmit.lost, 0));
+            assert!(first.heard.sent > 150 && second.heard.sent > 150, "{first:?} {second:?}");
         }
     }
 

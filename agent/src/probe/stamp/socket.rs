@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use nix::libc::{in_pktinfo, in6_pktinfo, sock_extended_err, sockaddr_in6};
+use nix::libc::{
+    SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, in_pktinfo, in6_pktinfo, sock_extended_err, sockaddr_in6,
+};
 use nix::sys::{
     socket::{
         ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt, sockopt,
@@ -76,7 +78,7 @@ pub struct Unreachable {
 /// RFC 792: destination unreachable, port unreachable; RFC 4443, 3.1: the same.
 fn is_port_unreachable(error: &sock_extended_err) -> bool {
     let said = (error.ee_origin, error.ee_type, error.ee_code);
-    said == (nix::libc::SO_EE_ORIGIN_ICMP, 3, 3) || said == (nix::libc::SO_EE_ORIGIN_ICMP6, 1, 4)
+    said == (SO_EE_ORIGIN_ICMP, 3, 3) || said == (SO_EE_ORIGIN_ICMP6, 1, 4)
 }
 
 /// A socket; nothing it does waits.
@@ -202,11 +204,11 @@ impl Socket {
         let to = received.address.as_ref().and_then(address_of);
         let mut unreachable = Unreachable { length: received.bytes, to, port: false };
         for message in received.cmsgs()? {
-            unreachable.port |= match message {
-                ControlMessageOwned::Ipv4RecvErr(error, _) => is_port_unreachable(&error),
-                ControlMessageOwned::Ipv6RecvErr(error, _) => is_port_unreachable(&error),
-                _ => false,
-            };
+            if let ControlMessageOwned::Ipv4RecvErr(error, _) | ControlMessageOwned::Ipv6RecvErr(error, _) =
+                message
+            {
+                unreachable.port |= is_port_unreachable(&error);
+            }
         }
         Ok(Some(unreachable))
     }

@@ -1,4 +1,4 @@
-//! `graylag probe`: one round for a person, like ping. Needs no agent and no root.
+//! `graylag probe stamp`: one round for a person, like ping. Needs no agent and no root.
 
 use std::{
     net::{IpAddr, SocketAddr, ToSocketAddrs},
