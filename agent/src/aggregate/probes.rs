@@ -54,7 +54,8 @@ pub struct ProbeTotals {
 impl ProbeTotals {
     fn of(seen: &StampPath) -> Self {
         let mut counts = [StampCounts::default(); 2];
-        counts[Direction::Receive as usize] = seen.receive;
+        // Replies, and the peer's own test packets: both come this way.
+        counts[Direction::Receive as usize] = sum(seen.receive, seen.heard);
         counts[Direction::Transmit as usize] = seen.transmit;
         let round_trip = seen.round_trip.distribution.clone();
         Self { sent: seen.sent, counts, mismatched: seen.auth_mismatch, round_trip }
@@ -66,10 +67,7 @@ impl ProbeTotals {
         self.mismatched += other.mismatched;
         self.round_trip.add(&other.round_trip);
         for (counts, other) in self.counts.iter_mut().zip(other.counts) {
-            counts.sent += other.sent;
-            counts.lost += other.lost;
-            counts.duplicated += other.duplicated;
-            counts.reordered += other.reordered;
+            *counts = sum(*counts, other);
         }
     }
 
@@ -157,6 +155,15 @@ impl Probes {
             }
         }
         self.recent.retain(|path, _| ticks.iter().any(|tick| tick.path == *path));
+    }
+}
+
+const fn sum(a: StampCounts, b: StampCounts) -> StampCounts {
+    StampCounts {
+        sent: a.sent + b.sent,
+        lost: a.lost + b.lost,
+        duplicated: a.duplicated + b.duplicated,
+        reordered: a.reordered + b.reordered,
     }
 }
 

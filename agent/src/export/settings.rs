@@ -410,8 +410,8 @@ mod tests {
                 "OTEL_EXPORTER_OTLP_CERTIFICATE: `/nowhere/ca.pem` cannot be read (No such file",
             ),
             (
-                &[endpoint, ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/proc/self/exe")],
-                "OTEL_EXPORTER_OTLP_CLIENT_KEY: `/proc/self/exe` has no PEM block",
+                &[endpoint, ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/proc/version")],
+                "OTEL_EXPORTER_OTLP_CLIENT_KEY: `/proc/version` has no PEM block",
             ),
             (
                 &[endpoint, ("OTEL_METRICS_EXPORTER", "prometheus")],

@@ -207,9 +207,9 @@ catalog! {
     PathLossRatio: "graylag.path.loss.ratio", Gauge, "1",
         [a::PEER, a::ADDRESS, a::DIRECTION, a::METHOD], "Share of packets lost in the last five to ten seconds";
     ProbePacketSent: "graylag.probe.packet.sent", Counter, "{packet}",
-        [a::PEER, a::ADDRESS, a::DIRECTION], "Test packets (transmit) and replies (receive) whose fate is known";
+        [a::PEER, a::ADDRESS, a::DIRECTION], "Test packets (transmit), and replies and the peer's test packets (receive), whose fate is known";
     ProbePacketLost: "graylag.probe.packet.lost", Counter, "{packet}",
-        [a::PEER, a::ADDRESS, a::DIRECTION], "Of these, those that did not arrive, by the reflector's own numbers (RFC 8762)";
+        [a::PEER, a::ADDRESS, a::DIRECTION], "Of these, those that did not arrive, by sequence numbers (RFC 8762)";
     ProbePacketDuplicated: "graylag.probe.packet.duplicated", Counter, "{packet}",
         [a::PEER, a::ADDRESS, a::DIRECTION], "Test packets and replies that arrived again";
     ProbeAuthMismatch: "graylag.probe.packet.auth_mismatch", Counter, "{packet}",

@@ -6,6 +6,7 @@ use super::{
     activation,
     format::{NOTHING, age, count, latency, rate, share},
     page::Page,
+    paths,
     pen::Pen,
     relays,
     snapshot::Snapshot,
@@ -35,7 +36,9 @@ pub fn page(status: &Snapshot, theme: Theme, room: usize) -> Page {
         status.media.iter().filter(|leg| leg.datagrams > 0.0 || leg.packets > 0.0).collect();
     let silent = status.media.len() - legs.len();
     let mut page = Page::titled(format!("media, by path and direction: {}", legs.len()));
+    let states = paths::lines(status, theme, room);
     if legs.is_empty() {
+        page.lines.extend(states);
         let watched = status.signals.iter().any(|signal| signal.name == "media");
         page.say(
             if watched {
@@ -56,7 +59,7 @@ pub fn page(status: &Snapshot, theme: Theme, room: usize) -> Page {
     page.head.push(columns.header());
     page.lines = legs.iter().map(|leg| columns.row(status, theme, leg)).collect();
     page.lines.push(Line::default());
-    for part in [relays::lines(status, theme, room), activation::lines(status, theme)] {
+    for part in [states, relays::lines(status, theme, room), activation::lines(status, theme)] {
         if !part.is_empty() {
             page.lines.extend(part);
             page.lines.push(Line::default());

@@ -22,6 +22,7 @@ mod keys;
 mod layout;
 mod media;
 mod page;
+mod paths;
 mod pen;
 mod relays;
 mod signals;

@@ -4,8 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::model::status::{
     ActivationStatus, AgentStatus, ConditionStatus, DropStatus, EvidenceStatus, HandshakeStatus, MapStatus,
-    MediaStatus, Quantiles, RelayStatus, RetransmitStatus, SignalStatus, Stamp, Status, SubjectStatus,
-    TargetStatus, WaitStatus,
+    MediaStatus, PathStatus, ProbeStatus, Quantiles, RelayStatus, RetransmitStatus, SignalStatus, Stamp,
+    Status, SubjectStatus, TargetStatus, WaitStatus,
 };
 
 /// 03:00.
@@ -260,6 +260,22 @@ pub fn media() -> Status {
         leg("203.0.113.0/24", "transmit", 50.0, Some(0.0), 0, 0.02),
     ];
     status.media[4].datagrams = 1.0;
+    let path = |direction: &str, state: &str, age, proven, loss| PathStatus {
+        peer: "sin-relay".into(),
+        direction: direction.into(),
+        state: state.into(),
+        age,
+        proven: Some(proven),
+        probes: Some(ProbeStatus {
+            sent: 9000,
+            lost: 120,
+            loss: Some(loss),
+            round_trip: Quantiles { p50: Some(0.161), p99: Some(0.174) },
+        }),
+        ..PathStatus::default()
+    };
+    status.paths =
+        vec![path("receive", "degraded", 12.0, 0.08, 0.064), path("transmit", "healthy", 8040.0, 0.17, 0.0)];
     let relay = |process: &str, sockets, sent: f64, queued, dropped| RelayStatus {
         process: process.into(),
         processes: 1,
