@@ -10,6 +10,8 @@ use crate::model::{
 
 /// Media of a path that has fallen silent one way should have come at least this often.
 const MEDIA_PATIENCE: Duration = Duration::from_secs(2);
+/// What was proven within this delivers.
+const STEADY: Duration = Duration::from_secs(1);
 /// This many paths down at once, and …
 const MANY: usize = 3;
 /// … this share of those that are probed, is this host and not they.
@@ -177,6 +179,10 @@ fn down_verdict(facts: &LegFacts<'_>, at: Duration, here: bool, other_delivers: 
     } else {
         ""
     };
-    let text = format!("{what} for {:.1}s{word}", silence.as_secs_f64());
+    let text = match facts.life.state() {
+        PathState::Down => format!("{what} for {:.1}s{word}", silence.as_secs_f64()),
+        _ if silence < STEADY => "it delivers again".to_owned(),
+        _ => "whether it delivers cannot be known now".to_owned(),
+    };
     Verdict { name: ConditionName::PathDown, blame, n, bad: n, text }
 }
