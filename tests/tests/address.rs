@@ -136,7 +136,7 @@ fn what_hangs_on_the_ports_is_told_from_chance() {
 }
 
 #[test]
-fn a_closed_port_refuses_and_a_name_that_is_none_says_so() {
+fn what_refuses_and_what_cannot_be_reached_say_so_themselves() {
     let pair = Pair::new();
     let target = format!("{}:{PORT}", address::SERVER_V6);
     let ended = finish(&mut command(&pair.client, &["tcp", &target]));
@@ -155,6 +155,15 @@ fn a_closed_port_refuses_and_a_name_that_is_none_says_so() {
     for part in ["TCP to 10.77.0.1:8080", "refused", "again, failed", "20, 20"] {
         assert!(text.out.contains(part), "{part}: {text:?}");
     }
+
+    pair.client.ip(&["route", "add", "unreachable", "10.99.0.1/32"]);
+    let (ended, report) = probe(&pair.client, &["tcp", "10.99.0.1:443", "--count", "3"]);
+    let row = &report["addresses"][0];
+    assert_eq!(
+        (ended.code, row["unreachable"].as_u64(), row["unsent"].as_u64()),
+        (Some(1), Some(3), Some(0)),
+        "{row}"
+    );
 
     let ended = finish(&mut command(&pair.client, &["tcp", "no.such.name.invalid:1"]));
     assert_eq!(ended.code, Some(1), "{ended:?}");

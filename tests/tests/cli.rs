@@ -219,5 +219,8 @@ fn help_states_the_exit_codes_and_every_command() {
     for command in ["run", "top", "status", "watch", "check", "probe", "catalog", "config"] {
         assert_eq!(graylag(&[command, "--help"]).code, Some(0), "{command}");
     }
+    for kind in ["stamp", "tcp", "tls"] {
+        assert_eq!(graylag(&["probe", kind, "--help"]).code, Some(0), "{kind}");
+    }
     assert_eq!(graylag(&["--version"]).out.trim(), format!("graylag {}", env!("CARGO_PKG_VERSION")));
 }

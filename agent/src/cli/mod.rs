@@ -140,7 +140,7 @@ enum ProbeCommand {
         #[command(flatten)]
         arguments: AddressArguments,
     },
-    /// The same, each with a TLS handshake; certificates are checked against the system's roots
+    /// TLS handshakes with every address of a target; certificates are checked against the system's roots
     Tls {
         #[command(flatten)]
         arguments: AddressArguments,

@@ -26,7 +26,8 @@ pub use graylag_ebpf::{
 pub use media::{Flows, Leg, LegTick, MediaCounts};
 pub use path::{Expectation, PathEvidence, PathState, ProbeTick};
 pub use probe::{
-    AddressCounts, AddressOutcome, AddressPath, Delays, PeerReport, ReflectorCounts, StampCounts, StampPath,
+    AddressCounts, AddressOutcome, AddressPath, AddressTarget, Delays, PeerReport, ReflectorCounts,
+    StampCounts, StampPath,
 };
 pub use relay::{Process, RelayCounts, RelayTick};
 pub use subject::{OTHER, Path, Subject, role_name};

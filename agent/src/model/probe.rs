@@ -199,6 +199,24 @@ impl AddressCounts {
     }
 }
 
+/// A target of TCP or TLS probes, and its addresses now. Counts are cumulative since an address came; one that a name resolves to no more
+/// goes, and begins anew when it comes back.
+#[derive(Clone, Debug)]
+pub struct AddressTarget {
+    /// Host and port, as they were given.
+    pub target: String,
+    /// Whether TLS follows.
+    pub tls: bool,
+    /// Its addresses, in their order.
+    pub paths: Vec<AddressPath>,
+    /// Addresses of the last answer that were left out: too many.
+    pub left_out: usize,
+    /// Lookups that failed; the addresses of the one before stay.
+    pub unresolved: u64,
+    /// Why the last one failed, where it did.
+    pub reason: Option<String>,
+}
+
 /// One address of a target of TCP or TLS probes.
 #[derive(Clone, Debug)]
 pub struct AddressPath {

@@ -12,7 +12,7 @@ use std::{
 
 use rustls::pki_types::ServerName;
 use thiserror::Error;
-use tokio::{runtime, sync::Semaphore, task::JoinSet};
+use tokio::{runtime, sync::Semaphore, task::JoinSet, time::sleep};
 
 use super::{
     attempt::{Attempt, Tls, attempt},
@@ -24,9 +24,12 @@ use super::{
 use crate::model::{AddressOutcome, AddressPath};
 
 /// Attempts at once, to all addresses together.
-const AT_ONCE: usize = 64;
+pub(super) const AT_ONCE: usize = 64;
 /// Ports that are tried before it is this host's fault that there is none.
 const PORTS: u32 = 64;
+
+/// How often it is looked whether to stop, while names are resolved.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Why there was no round.
 #[derive(Debug, Error)]
@@ -70,7 +73,7 @@ pub struct Found {
 }
 
 /// All that the attempts to one address share.
-struct Work {
+pub(super) struct Work {
     address: SocketAddr,
     tls: Option<Tls>,
     patience: Duration,
@@ -86,33 +89,38 @@ struct Work {
 pub fn round(settings: &Settings, stop: &'static AtomicBool) -> Result<Found, RoundError> {
     let tls = if settings.tls { Some(tls(&settings.target.host)?) } else { None };
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(run(settings, tls, stop))
+    let found = runtime.block_on(run(settings, tls, stop));
+    // A resolver that does not answer is not waited for.
+    runtime.shutdown_background();
+    found
 }
 
-fn tls(host: &str) -> Result<Tls, RoundError> {
+/// Returns once it is set.
+async fn set(stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        sleep(LOOK).await;
+    }
+}
+
+/// TLS with a host, checked against the system's roots.
+pub(super) fn tls(host: &str) -> Result<Tls, RoundError> {
     let name = ServerName::try_from(host.to_owned()).map_err(|_| RoundError::Name(host.to_owned()))?;
     Ok(Tls { client: roots::client()?, name })
 }
 
 async fn run(settings: &Settings, tls: Option<Tls>, stop: &'static AtomicBool) -> Result<Found, RoundError> {
-    let (addresses, left_out) = resolve(&settings.target).await?;
-    let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let (addresses, left_out) = tokio::select! {
+        found = resolve(&settings.target) => found?,
+        () = set(stop) => (Vec::new(), 0),
+    };
     // All addresses see the same ports: what differs between them is the address.
-    let sweep =
-        Sweep::new(&fs::read_to_string(RANGE_FILE).unwrap_or_default(), u64::from(seed.subsec_nanos()));
+    let sweep = sweep();
     let at_once = Arc::new(Semaphore::new(AT_ONCE));
     let mut tasks = JoinSet::new();
     let mut works = Vec::with_capacity(addresses.len());
     for address in addresses {
-        let work = Arc::new(Work {
-            address,
-            tls: tls.clone(),
-            patience: settings.patience,
-            left: AtomicU64::new(settings.count),
-            places: AtomicU64::new(0),
-            sweep: sweep.clone(),
-            path: Mutex::new(AddressPath::new(address)),
-        });
+        let work = Arc::new(Work::new(address, tls.clone(), settings.patience, sweep.clone()));
+        work.left.store(settings.count, Ordering::Relaxed);
         works.push(work.clone());
         for _ in 0..u64::from(settings.at_once).min(settings.count) {
             let (work, at_once) = (work.clone(), at_once.clone());
@@ -126,18 +134,34 @@ async fn run(settings: &Settings, tls: Option<Tls>, stop: &'static AtomicBool) -
         }
     }
     while tasks.join_next().await.is_some() {}
-    let paths = works.iter().map(|work| work.path.lock().unwrap_or_else(PoisonError::into_inner).clone());
-    Ok(Found { paths: paths.collect(), left_out })
+    Ok(Found { paths: works.iter().map(|work| work.look()).collect(), left_out })
+}
+
+/// This host's ports, from some port on.
+pub(super) fn sweep() -> Sweep {
+    let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Sweep::new(&fs::read_to_string(RANGE_FILE).unwrap_or_default(), u64::from(seed.subsec_nanos()))
 }
 
 impl Work {
+    /// None made yet; as many to make as are asked for.
+    pub(super) fn new(address: SocketAddr, tls: Option<Tls>, patience: Duration, sweep: Sweep) -> Self {
+        let (left, places) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { address, tls, patience, left, places, sweep, path: Mutex::new(AddressPath::new(address)) }
+    }
+
+    /// What they have come to, copied out.
+    pub(super) fn look(&self) -> AddressPath {
+        self.path.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Takes one of the attempts that are left.
     fn begin(&self) -> bool {
         self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
     }
 
     /// One attempt, and where it fails once more from the same port.
-    async fn once(&self) {
+    pub(super) async fn once(&self) {
         let Some((port, first)) = self.first().await else {
             self.change(|path| path.unsent += 1);
             return;
