@@ -10,7 +10,7 @@ use std::{
 /// `(room, rooms it may use)`. Samples flow kernel → collect → aggregate → health → {export, feed, view}.
 const ROOMS: &[(&str, &[&str])] = &[
     ("model", &[]),
-    ("config", &[]),
+    ("config", &["model"]),
     ("kernel", &[]),
     ("collect", &["kernel"]),
     ("aggregate", &["collect", "model"]),

@@ -11,7 +11,7 @@ use std::{
 };
 
 use graylag_tests::{
-    agent::binary,
+    agent::{Setup, binary},
     eventually,
     net::{Host, Pair, address},
     nft::Nft,
@@ -220,4 +220,35 @@ fn a_certificate_that_does_not_hold_is_told_with_its_reason() {
         assert_eq!(row["reason"], reason, "{report}");
         assert!(row["connect"]["p50"].as_f64() > Some(0.0), "TCP is well: {report}");
     }
+}
+
+/// The agent probes by itself; what its probes meet, the kernel half sees too.
+#[test]
+fn an_agent_that_probes_counts_by_address_and_hears_of_the_one_that_hangs() {
+    let pair = Pair::new();
+    let addresses = [10, 11].map(|last| Ipv4Addr::new(10, 77, 1, last));
+    pair.add_server_addresses(&addresses);
+    server(&pair.server);
+    let drops = Nft::new(&pair.server);
+    drops.rule("syn", "ip daddr 10.77.1.11 tcp flags & (syn | ack) == syn", "drop");
+    let probe = |address: &Ipv4Addr| {
+        format!("[[probe]]\nkind = \"tcp\"\ntarget = \"{address}:{PORT}\"\ninterval = \"100ms\"\n")
+    };
+    let toml: String = addresses.iter().map(probe).collect();
+    let agent = Setup::watching(&[&pair.client]).inside(&pair.client).config(&toml).start();
+    let count = |address: &Ipv4Addr, outcome: &str| {
+        let address = address.to_string();
+        let attributes = [("network.peer.address", address.as_str()), ("graylag.outcome", outcome)];
+        agent.scrape().sum("graylag.probe.count", &attributes) as u64
+    };
+    eventually("both are probed", Duration::from_secs(30), || {
+        (count(&addresses[0], "established") >= 20 && count(&addresses[1], "timed_out") >= 10).then_some(())
+    });
+    assert_eq!((count(&addresses[0], "timed_out"), count(&addresses[1], "established")), (0, 0));
+    eventually("the one that hangs is told of", Duration::from_secs(30), || {
+        let conditions = agent.conditions();
+        let about = |c: &graylag::model::status::ConditionStatus| c.target.peer.clone().unwrap_or_default();
+        let found: Vec<_> = conditions.iter().map(|c| (c.name.as_str(), about(c))).collect();
+        (found == [("handshake_stall", "10.77.1.11".to_owned())]).then_some(())
+    });
 }

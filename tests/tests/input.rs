@@ -184,7 +184,7 @@ fn a_reload_of_a_broken_file_keeps_the_old_configuration_and_every_count() {
 #[test]
 fn a_reload_says_what_takes_a_restart() {
     let agent = Setup::default().start();
-    agent.reload("[limits]\npaths = 100\n[collect]\ninterval = \"300ms\"\n");
+    agent.reload("[media]\ninterfaces = []\n[limits]\npaths = 100\n[collect]\ninterval = \"300ms\"\n");
     let said = agent.said("take a restart");
     assert!(said.contains("changes of limits, collect take a restart"), "{said}");
 }

@@ -2,6 +2,7 @@
 //! coverage.
 
 mod activation;
+mod addresses;
 mod delta;
 mod media;
 mod naming;
@@ -26,6 +27,7 @@ use graylag_ebpf::{
 };
 
 pub use activation::Activation;
+pub use addresses::{AddressTotals, Addresses};
 pub use media::Media;
 pub use naming::{Naming, PeerName, ServiceName, address};
 pub use probes::{PathProbes, ProbeTotals, Probes};
@@ -35,8 +37,8 @@ pub use series::{Ended, Series, SeriesSet, Tally};
 use crate::{
     collect::{Observation, Packed, Usage},
     model::{
-        Counts, Direction, Drops, HostTick, Leg, OTHER, Outcome, Path, Pending, ProbeTick, RelayTick,
-        StampPath, Subject, SubjectTick, Tick, Transport, drops,
+        AddressTarget, Counts, Direction, Drops, HostTick, Leg, OTHER, Outcome, Path, Pending, ProbeTick,
+        RelayTick, StampPath, Subject, SubjectTick, Tick, Transport, drops,
     },
 };
 
@@ -53,6 +55,7 @@ pub struct Aggregator {
     media: Media,
     relays: Relays,
     probes: Probes,
+    addresses: Addresses,
     activation: Activation,
     pending_before: HashSet<Subject>,
     longest_waits: BTreeMap<Subject, Duration>,
@@ -138,6 +141,7 @@ impl Aggregator {
             media: Media::new(2 * limit, at),
             relays: Relays::new(limit, at),
             probes: Probes::default(),
+            addresses: Addresses::default(),
             activation: Activation::new(at),
             pending_before: HashSet::new(),
             longest_waits: BTreeMap::new(),
@@ -192,6 +196,16 @@ impl Aggregator {
     /// Probes.
     pub const fn probes(&self) -> &Probes {
         &self.probes
+    }
+
+    /// TCP and TLS probes.
+    pub const fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Takes the TCP and TLS probes as they are at `at`.
+    pub fn absorb_addresses(&mut self, targets: &[AddressTarget], at: Duration) {
+        self.addresses.absorb(targets, at);
     }
 
     /// Takes the STAMP sessions as they are at `at`.

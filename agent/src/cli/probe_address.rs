@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{AddressArguments, code};
 use crate::{
     model::{AddressCounts, AddressPath, Delays},
-    probe::address::{self, Found, Settings, resolve::Target},
+    probe::address::{self, Found, Settings, resolve},
     run,
 };
 
@@ -176,7 +176,7 @@ impl Report<'_> {
 /// Runs one round; the exit code is that of a failure where nothing was established.
 pub fn round(arguments: &AddressArguments, tls: bool) -> Result<u8> {
     static STOP: AtomicBool = AtomicBool::new(false);
-    let target = Target::parse(&arguments.target, tls.then_some(HTTPS))?;
+    let target = resolve::target(&arguments.target, tls.then_some(HTTPS))?;
     let AddressArguments { count, at_once, timeout, json, .. } = *arguments;
     let settings = Settings { target, tls, count, at_once, patience: timeout };
     run::on_termination(|| STOP.store(true, Ordering::Relaxed))?;

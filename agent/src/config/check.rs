@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use toml::Spanned;
 
 use super::{
-    Config, ConfigError, KernelLog, Limits, Namespace, Peer, Service, Thresholds,
+    Config, ConfigError, KernelLog, Limits, Namespace, Peer, Service, Thresholds, address_probe,
     error::Source,
     probe,
     raw::{self, Port, Raw},
@@ -29,6 +29,7 @@ pub fn checked(raw: &Raw, source: &Source<'_>) -> Result<Config, ConfigError> {
         ],
         media_interfaces: interfaces(&raw.media, source)?,
         stamp: probe::stamp(raw, &peers, source)?,
+        address_probes: address_probe::address_probes(raw, source)?,
         peers,
         services: services(&raw.service, source)?,
         thresholds: Thresholds {
@@ -337,6 +338,59 @@ mod tests {
     }
 
     #[test]
+    fn errors_of_probes_name_the_line_the_field_and_the_remedy() {
+        let rows = [
+            (
+                "[stamp]\nlisten = \"862\"",
+                "g.toml:2: stamp.listen: `862` is no address and port; use e.g. \"0.0.0.0:862\" or \"[::]:862\"",
+            ),
+            (
+                "[stamp]\nkey_file = \"stamp.keys\"",
+                "g.toml:2: stamp.key_file: `stamp.keys` is no absolute path; use e.g. \"/etc/graylag/stamp.keys\"",
+            ),
+            (
+                "[[probe]]\nkind = \"ping\"\ntarget = \"10.0.0.1\"",
+                "g.toml:2: probe.kind: `ping` is no kind of probe; use stamp, tcp or tls",
+            ),
+            (
+                "[[probe]]\nkind = \"tcp\"\ntarget = \"lb.example\"",
+                "g.toml:3: probe.target: `lb.example` is no host and port; use e.g. \"lb.example:443\", \"192.0.2.1:443\" or \"[2001:db8::1]:443\"",
+            ),
+            (
+                "[[probe]]\nkind = \"tls\"\ntarget = \"lb.example\"\nauthenticated = true",
+                "g.toml:4: probe.authenticated: means nothing to `tls`; leave it out",
+            ),
+            (
+                "[[probe]]\nkind = \"stamp\"\ntarget = \"10.0.0.1\"\ntimeout = \"1s\"",
+                "g.toml:4: probe.timeout: means nothing to `stamp`; leave it out",
+            ),
+            (
+                "[[probe]]\nkind = \"stamp\"\ntarget = \"lb.example\"",
+                "g.toml:3: probe.target: `lb.example` is no address; use one with a port or without, such as \"192.0.2.1:862\" or \"2001:db8::1\"",
+            ),
+            (
+                "[[probe]]\nkind = \"stamp\"\ntarget = \"10.0.0.1\"\n[[probe]]\nkind = \"stamp\"\ntarget = \"10.0.0.1:862\"",
+                "g.toml:6: probe.target: 10.0.0.1:862 is there twice; name each target once",
+            ),
+            (
+                "[[probe]]\nkind = \"stamp\"\ntarget = \"10.0.0.1\"\ninterval = \"1ms\"",
+                "g.toml:4: probe.interval: `1ms` is out of range; use 10ms to 10s",
+            ),
+            (
+                "[[probe]]\nkind = \"stamp\"\ntarget = \"10.0.0.1\"\npeer = \"b\"",
+                "g.toml:4: probe.peer: no [[peer]] is called `b`; add one, or leave it out",
+            ),
+            (
+                "[[probe]]\nkind = \"stamp\"\ntarget = \"10.0.0.1\"\nauthenticated = true",
+                "g.toml:4: probe.authenticated: there are no keys; name their file in [stamp] key_file",
+            ),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(error(text), expected);
+        }
+    }
+
+    #[test]
     fn errors_name_the_line_the_field_and_the_remedy() {
         let rows = [
             ("[node]\nnmae = \"x\"", "g.toml:2: nmae: unknown key; did you mean `name`?"),
@@ -389,38 +443,6 @@ mod tests {
             (
                 "[scope]\nnetwork_namespaces = [\"blue\"]",
                 "g.toml:2: scope.network_namespaces: `blue` is no namespace; use \"all\", \"host\" or a path such as \"/run/netns/blue\"",
-            ),
-            (
-                "[stamp]\nlisten = \"862\"",
-                "g.toml:2: stamp.listen: `862` is no address and port; use e.g. \"0.0.0.0:862\" or \"[::]:862\"",
-            ),
-            (
-                "[stamp]\nkey_file = \"stamp.keys\"",
-                "g.toml:2: stamp.key_file: `stamp.keys` is no absolute path; use e.g. \"/etc/graylag/stamp.keys\"",
-            ),
-            (
-                "[[probe]]\nkind = \"ping\"\ntarget = \"10.0.0.1\"",
-                "g.toml:2: probe.kind: `ping` is no kind of probe; use stamp",
-            ),
-            (
-                "[[probe]]\nkind = \"stamp\"\ntarget = \"lb.example\"",
-                "g.toml:3: probe.target: `lb.example` is no address; use one with a port or without, such as \"192.0.2.1:862\" or \"2001:db8::1\"",
-            ),
-            (
-                "[[probe]]\nkind = \"stamp\"\ntarget = \"10.0.0.1\"\n[[probe]]\nkind = \"stamp\"\ntarget = \"10.0.0.1:862\"",
-                "g.toml:6: probe.target: 10.0.0.1:862 is there twice; name each target once",
-            ),
-            (
-                "[[probe]]\nkind = \"stamp\"\ntarget = \"10.0.0.1\"\ninterval = \"1ms\"",
-                "g.toml:4: probe.interval: `1ms` is out of range; use 10ms to 10s",
-            ),
-            (
-                "[[probe]]\nkind = \"stamp\"\ntarget = \"10.0.0.1\"\npeer = \"b\"",
-                "g.toml:4: probe.peer: no [[peer]] is called `b`; add one, or leave it out",
-            ),
-            (
-                "[[probe]]\nkind = \"stamp\"\ntarget = \"10.0.0.1\"\nauthenticated = true",
-                "g.toml:4: probe.authenticated: there are no keys; name their file in [stamp] key_file",
             ),
             (
                 "[kernel]\nlog = \"loud\"",

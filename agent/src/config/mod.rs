@@ -1,5 +1,6 @@
 //! The configuration: what is written ([`raw`]) and what is meant ([`Config`]). The only room that knows TOML.
 
+mod address_probe;
 mod check;
 mod error;
 mod probe;
@@ -13,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+pub use address_probe::AddressProbe;
 pub use error::ConfigError;
 pub use probe::{Stamp, StampProbe, probe_interval};
 
@@ -36,6 +38,8 @@ pub struct Config {
     pub services: Vec<Service>,
     /// STAMP.
     pub stamp: Stamp,
+    /// TCP and TLS probes.
+    pub address_probes: Vec<AddressProbe>,
     /// Bounds.
     pub thresholds: Thresholds,
     /// Sizes.

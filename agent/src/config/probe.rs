@@ -21,6 +21,7 @@ use super::{
 const STAMP_PORT: u16 = 862;
 /// Targets of all probes together.
 const MOST: usize = 4000;
+const INTERVAL: Duration = Duration::from_millis(100);
 const INTERVALS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(10));
 
 /// STAMP, as it is meant.
@@ -72,7 +73,7 @@ pub fn stamp(raw: &Raw, peers: &[Peer], source: &Source<'_>) -> Result<Stamp, Co
     let (listen, key_file) = (listen.transpose()?, key_file.transpose()?);
     let mut seen = HashSet::new();
     let mut probes = Vec::new();
-    for probe in &raw.probe {
+    for probe in raw.probe.iter().filter(|probe| !matches!(probe.kind.get_ref().as_str(), "tcp" | "tls")) {
         let checked = stamp_probe(probe, peers, key_file.is_some(), source)?;
         if !seen.insert(checked.target) {
             let problem = format!("{} is there twice", checked.target);
@@ -96,14 +97,26 @@ fn stamp_probe(
     let kind = raw.kind.get_ref();
     if kind != "stamp" {
         let problem = format!("`{kind}` is no kind of probe");
-        return Err(source.error(raw.kind.span(), "probe.kind", problem, "use stamp"));
+        return Err(source.error(raw.kind.span(), "probe.kind", problem, "use stamp, tcp or tls"));
+    }
+    for (value, field) in [(&raw.timeout, "probe.timeout"), (&raw.resolve, "probe.resolve")] {
+        if let Some(value) = value {
+            let problem = "means nothing to `stamp`".to_owned();
+            return Err(source.error(value.span(), field, problem, "leave it out"));
+        }
     }
     let target = target(&raw.target, source)?;
-    let interval = duration(&raw.interval, "probe.interval", source)?;
-    if interval < INTERVALS.0 || interval > INTERVALS.1 {
-        let problem = format!("`{}` is out of range", raw.interval.get_ref());
-        return Err(source.error(raw.interval.span(), "probe.interval", problem, "use 10ms to 10s"));
-    }
+    let interval = match &raw.interval {
+        None => INTERVAL,
+        Some(value) => {
+            let interval = duration(value, "probe.interval", source)?;
+            if interval < INTERVALS.0 || interval > INTERVALS.1 {
+                let problem = format!("`{}` is out of range", value.get_ref());
+                return Err(source.error(value.span(), "probe.interval", problem, "use 10ms to 10s"));
+            }
+            interval
+        }
+    };
     let peer = match &raw.peer {
         Some(name) if peers.iter().any(|peer| peer.name == *name.get_ref()) => name.get_ref().clone(),
         Some(name) => {

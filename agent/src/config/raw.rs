@@ -144,23 +144,25 @@ pub enum Port {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Probe {
-    /// `stamp`.
+    /// `stamp`, `tcp` or `tls`.
     pub kind: Spanned<String>,
-    /// Where to: an address, with a port or without.
+    /// Where to: of STAMP an address, with a port or without; else host and port.
     pub target: Spanned<String>,
     /// The configured peer it belongs to. Default: the one whose prefix holds it, else its address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<Spanned<String>>,
-    /// Time between two test packets, on average.
-    #[serde(default = "probe_interval")]
-    pub interval: Spanned<String>,
+    /// Time between two test packets, on average; of TCP and TLS between two attempts to each address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Spanned<String>>,
     /// Whether test packets carry a digest. Default: where there is a `[stamp] key_file`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authenticated: Option<Spanned<bool>>,
-}
-
-fn probe_interval() -> Spanned<String> {
-    Spanned::new(0..0, "100ms".into())
+    /// Of TCP and TLS: time for each handshake.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Spanned<String>>,
+    /// Of TCP and TLS: time between two lookups of the name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolve: Option<Spanned<String>>,
 }
 
 /// `[stamp]`

@@ -22,7 +22,7 @@ use crate::{
     collect::Observation,
     health::{self, Judge, PathReport},
     model::{
-        Condition, Leg, Phase, StampPath, Target, Transition,
+        AddressTarget, Condition, Leg, Phase, StampPath, Target, Transition,
         status::{Message, SCHEMA, Stamp, Status},
     },
     telemetry::{AgentFacts, Known, PathPoint, Point, catalog::Id},
@@ -160,6 +160,11 @@ impl Engine {
         let ticks = inner.aggregator.absorb_probes(sessions, at);
         let transitions = inner.judge.observe_probes(at, late, &ticks);
         inner.announce_quick(at, transitions)
+    }
+
+    /// Takes the TCP and TLS probes as they are at `at`. What they meet on the way the kernel half sees like any connection.
+    pub fn absorb_addresses(&self, targets: &[AddressTarget], at: Duration) {
+        self.lock().aggregator.absorb_addresses(targets, at);
     }
 
     /// Changes names and bounds; loses no count.

@@ -26,7 +26,7 @@ pub use graylag_ebpf::{
 pub use media::{Flows, Leg, LegTick, MediaCounts};
 pub use path::{Expectation, PathEvidence, PathState, ProbeTick};
 pub use probe::{
-    AddressCounts, AddressOutcome, AddressPath, AddressTarget, Delays, PeerReport, ReflectorCounts,
+    AddressCounts, AddressOutcome, AddressPath, AddressTarget, Delays, HostPort, PeerReport, ReflectorCounts,
     StampCounts, StampPath,
 };
 pub use relay::{Process, RelayCounts, RelayTick};

@@ -1,6 +1,9 @@
 //! What probes have seen: plain values, cumulative, copied out at each look.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use super::Distribution;
 
@@ -158,6 +161,24 @@ pub enum AddressOutcome {
     TlsFailed,
 }
 
+impl AddressOutcome {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Established, Self::Refused, Self::Reset, Self::TimedOut, Self::Unreachable, Self::TlsFailed];
+
+    /// As it is spelled everywhere; `graylag.outcome`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Established => "established",
+            Self::Refused => "refused",
+            Self::Reset => "reset",
+            Self::TimedOut => "timed_out",
+            Self::Unreachable => "unreachable",
+            Self::TlsFailed => "tls_failed",
+        }
+    }
+}
+
 /// Attempts by outcome; each is in one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AddressCounts {
@@ -186,6 +207,18 @@ impl AddressCounts {
             AddressOutcome::Unreachable => &mut self.unreachable,
             AddressOutcome::TlsFailed => &mut self.tls_failed,
         } += 1;
+    }
+
+    /// Those of one outcome.
+    pub const fn of(&self, outcome: AddressOutcome) -> u64 {
+        match outcome {
+            AddressOutcome::Established => self.established,
+            AddressOutcome::Refused => self.refused,
+            AddressOutcome::Reset => self.reset,
+            AddressOutcome::TimedOut => self.timed_out,
+            AddressOutcome::Unreachable => self.unreachable,
+            AddressOutcome::TlsFailed => self.tls_failed,
+        }
     }
 
     /// All that did not connect.
@@ -252,5 +285,31 @@ impl AddressPath {
             tls: Delays::default(),
             reason: None,
         }
+    }
+}
+
+/// A host and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// A name or an address, without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+impl HostPort {
+    /// From `host:port`; the port may be left out where there is a usual one. `None` where it is neither.
+    pub fn parse(text: &str, usual: Option<u16>) -> Option<Self> {
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return Some(Self { host: address.ip().to_string(), port: address.port() });
+        }
+        let (host, port) = match (text.parse::<IpAddr>(), text.rsplit_once(':')) {
+            (Err(_), Some((host, port))) => (host, port.parse().ok()?),
+            _ => (text, usual?),
+        };
+        if host.is_empty() || host.contains([':', '[', ']', '/', ' ']) && host.parse::<IpAddr>().is_err() {
+            return None;
+        }
+        Some(Self { host: host.to_owned(), port })
     }
 }

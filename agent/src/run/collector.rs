@@ -16,7 +16,7 @@ use crate::{
     collect::{Collector, Softirqs},
     engine::{Announcement, Engine},
     kernel::settings::PeerPrefix,
-    probe::stamp::Prober,
+    probe::{address, stamp},
 };
 
 /// Run times of the programs are read this often.
@@ -49,6 +49,15 @@ pub fn now() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
+/// What probes, where anything does.
+#[derive(Clone)]
+pub struct Probers {
+    /// STAMP: reflector and sessions.
+    pub stamp: Option<Arc<stamp::Prober>>,
+    /// TCP and TLS.
+    pub addresses: Option<Arc<address::Prober>>,
+}
+
 /// The running thread.
 pub struct Handle {
     stop: Arc<AtomicBool>,
@@ -60,7 +69,7 @@ impl Handle {
     /// Starts the thread.
     pub fn start(
         collector: Collector,
-        prober: Option<Arc<Prober>>,
+        probers: Probers,
         engine: Arc<Engine>,
         interval: Duration,
         listener: impl Listener + 'static,
@@ -69,7 +78,7 @@ impl Handle {
         let (requests, received) = mpsc::channel();
         let mut work = Work {
             collector,
-            prober,
+            probers,
             engine,
             interval,
             listener,
@@ -106,7 +115,7 @@ impl Handle {
 
 struct Work<L> {
     collector: Collector,
-    prober: Option<Arc<Prober>>,
+    probers: Probers,
     engine: Arc<Engine>,
     interval: Duration,
     listener: L,
@@ -145,7 +154,7 @@ impl<L: Listener> Work<L> {
     fn run(&mut self, stop: &AtomicBool, requests: &mpsc::Receiver<Request>) {
         let mut due = now();
         let (mut times_at, mut heartbeat_at) = (due, due);
-        let quick = self.prober.is_some() || self.collector.has_sockets();
+        let quick = self.probers.stamp.is_some() || self.collector.has_sockets();
         let mut quick_due = quick.then_some(due);
         loop {
             let next = quick_due.map_or(due, |quick| quick.min(due));
@@ -197,6 +206,9 @@ impl<L: Listener> Work<L> {
 
     fn look(&mut self, at: Duration, late: Duration) {
         let seen = self.collector.look(at.as_nanos() as u64);
+        if let Some(prober) = &self.probers.addresses {
+            self.engine.absorb_addresses(&prober.look(), at);
+        }
         if let Some(seen) = self.failing.told("looks at the kernel", seen) {
             for announcement in self.engine.absorb(&seen, late) {
                 self.listener.changed(announcement);
@@ -208,7 +220,7 @@ impl<L: Listener> Work<L> {
     fn look_quickly(&mut self, due: Duration) -> Duration {
         let at = now();
         let late = self.softirqs_late(at).max(at.saturating_sub(due));
-        if let Some(prober) = &self.prober {
+        if let Some(prober) = &self.probers.stamp {
             for announcement in self.engine.absorb_probes(&prober.look(), at, late) {
                 self.listener.changed(announcement);
             }

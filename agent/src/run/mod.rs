@@ -36,10 +36,10 @@ use crate::{
     feed::{Listening, Server},
     kernel::{Kernel, privileges},
     model::drops,
-    probe::stamp,
+    probe::{address, stamp},
     view,
 };
-use collector::{Handle, now};
+use collector::{Handle, Probers, now};
 use faces::{Faces, Told};
 
 /// Where the local API is unless told otherwise.
@@ -81,6 +81,7 @@ struct Agent {
     exporter: Option<Arc<export::Handle>>,
     /// Where there is a reflector or a session; it ends with this.
     prober: Option<Arc<stamp::Prober>>,
+    addresses: Option<Arc<address::Prober>>,
     signals: Signals,
 }
 
@@ -141,14 +142,20 @@ impl Agent {
             !arguments.view && exporter.as_ref().is_none_or(|exporter| !exporter.takes_events()),
         );
         let prober = probing.map(|bound| bound.start().map(Arc::new)).transpose()?;
-        let collector = Handle::start(collector, prober.clone(), engine.clone(), config.interval, told)?;
-        Ok(Self { config, ids, engine, collector, runtime, server, exporter, prober, signals })
+        let addresses = settings::address_probes(&config);
+        let addresses = (!addresses.is_empty())
+            .then(|| address::Prober::start(&addresses).map(Arc::new).context("[[probe]]"))
+            .transpose()?;
+        let probers = Probers { stamp: prober.clone(), addresses: addresses.clone() };
+        let collector = Handle::start(collector, probers, engine.clone(), config.interval, told)?;
+        Ok(Self { config, ids, engine, collector, runtime, server, exporter, prober, addresses, signals })
     }
 
     fn until_stopped(mut self, arguments: &Arguments) -> Result<()> {
         let outcome = if arguments.view { self.show() } else { self.wait(arguments) };
         self.collector.stop();
         drop(self.prober);
+        drop(self.addresses);
         let server = self.server;
         let exporter = self.exporter;
         self.runtime.block_on(async {

@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use crate::{
     aggregate::{Naming, PeerName, ServiceName},
     collect,
-    config::{Config, ConfigError, KernelLog, Namespace, Peer},
+    config::{AddressProbe, Config, ConfigError, KernelLog, Namespace, Peer},
     health,
     kernel::{
         Kernel, Watched, netns,
@@ -19,7 +19,7 @@ use crate::{
         settings::{Limits, PeerPrefix, Prefixes, Settings},
     },
     model::Role,
-    probe::stamp,
+    probe::{address, stamp},
 };
 
 /// Names remembered, configured ones and former ones.
@@ -183,6 +183,19 @@ pub fn check_program_names(config: &Config) -> Result<()> {
     Ok(())
 }
 
+/// Targets of TCP and TLS probes.
+pub fn address_probes(config: &Config) -> Vec<address::Probe> {
+    let probe = |probe: &AddressProbe| address::Probe {
+        name: probe.name.clone(),
+        target: probe.target.clone(),
+        tls: probe.tls,
+        interval: probe.interval,
+        patience: probe.timeout,
+        resolve: probe.resolve,
+    };
+    config.address_probes.iter().map(probe).collect()
+}
+
 /// What differs between two configurations that a reload cannot change.
 pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     [
@@ -196,7 +209,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("collect", old.interval != new.interval),
         ("stamp.listen", old.stamp.listen != new.stamp.listen),
         // Without any there is no prober that could take up new ones.
-        ("probe", old.stamp.is_empty() != new.stamp.is_empty()),
+        ("probe", old.stamp.is_empty() != new.stamp.is_empty() || old.address_probes != new.address_probes),
         ("api", old.socket != new.socket || old.listen != new.listen),
     ]
     .into_iter()

@@ -99,7 +99,7 @@ pub mod attribute {
         (
             OUTCOME,
             "of handshakes `established`, `refused`, `reset`, `timed_out`, `unreachable`, `abandoned` (the caller closed first); of sessions \
-             `active`, `failed`, `one_way`, `idle` (keys are agreed and nobody sends)",
+             `active`, `failed`, `one_way`, `idle` (keys are agreed and nobody sends); of probes also `tls_failed`",
         ),
         (STALLED, "`true` from the stall bound on, else `false`"),
         (RETRANSMIT, "`fast`, `timeout`, `tail_loss_probe`, `spurious` (taken back by DSACK)"),
@@ -110,7 +110,7 @@ pub mod attribute {
         (COOKIE, "`sent` or `established`"),
         (METHOD, "`rtp`: from its sequence numbers; `stamp`: of probes"),
         (STATE, "`unknown`, `idle`, `healthy`, `degraded`, `down`, `recovering`"),
-        (KIND, "`stamp`"),
+        (KIND, "`stamp`, `tcp`, `tls`"),
         (
             STAGE,
             "`stun`: checks are answered; `dtls`: keys are agreed; `rtp`: media flows both ways, or is reported on",
@@ -215,7 +215,9 @@ catalog! {
     ProbeAuthMismatch: "graylag.probe.packet.auth_mismatch", Counter, "{packet}",
         [a::PEER, a::ADDRESS, a::DIRECTION], "Test packets and replies that arrived and did not validate";
     ProbeDuration: "graylag.probe.duration", ExponentialHistogram, "s",
-        [a::PEER, a::ADDRESS, a::KIND], "Round trip of probes, without the time that the reflector took";
+        [a::PEER, a::ADDRESS, a::KIND], "STAMP: round trip without the time that the reflector took; TCP: SYN to ESTABLISHED; TLS: its handshake, after that";
+    ProbeCount: "graylag.probe.count", Counter, "{probe}",
+        [a::PEER, a::ADDRESS, a::KIND, a::OUTCOME], "TCP and TLS probes of an address by outcome; the peer is the target as it is configured";
     RelayPacketCount: "graylag.relay.packet.count", Counter, "{packet}",
         [a::PROCESS, a::DIRECTION], "RTP packets that reached a process's sockets, and that these sent";
     RelayStalled: "graylag.relay.stalled", UpDownCounter, "{process}",

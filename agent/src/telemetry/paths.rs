@@ -3,11 +3,11 @@
 use super::{
     PathPoint,
     catalog::{Id, attribute as a},
-    points::{Attributes, Known, Point, Value, distribution, of_leg, of_path, text},
+    points::{Attributes, Known, Point, Value, of_leg, of_path, text},
 };
 use crate::{
-    aggregate::PathProbes,
-    model::{Direction, Leg, Path, PathState, StampCounts},
+    aggregate::{AddressTotals, PathProbes},
+    model::{AddressOutcome, Direction, Leg, Path, PathState, StampCounts},
 };
 
 const DIRECTIONS: [Direction; 2] = [Direction::Receive, Direction::Transmit];
@@ -39,16 +39,37 @@ impl Known<'_> {
                 let leg = Leg { path: path.clone(), direction: Direction::Receive };
                 vec![(of_leg(&leg), Value::Count(probes.totals.mismatched))]
             }),
-            Id::ProbeDuration => self.of_probes(|path, probes| {
-                let with_kind = |(_, value)| {
-                    let mut attributes = of_path(path);
-                    attributes.push((a::KIND, text("stamp")));
-                    (attributes, value)
-                };
-                distribution(&probes.totals.round_trip).into_iter().map(with_kind).collect()
-            }),
+            Id::ProbeDuration => {
+                let of_stamp = self.of_probes(|path, probes| {
+                    let value = Value::Distribution(probes.totals.round_trip.clone());
+                    vec![(of_kind(path, "stamp"), value)]
+                });
+                of_stamp.into_iter().chain(self.address_durations()).collect()
+            }
+            Id::ProbeCount => self.address_counts(),
             _ => Vec::new(),
         }
+    }
+
+    fn address_durations(&self) -> impl Iterator<Item = Point> {
+        self.aggregate.addresses().iter().map(|known| {
+            let took = if known.tls { &known.seen.tls } else { &known.seen.connect };
+            let value = Value::Distribution(took.distribution.clone());
+            Point { attributes: of_kind(&known.path, kind(known.tls)), since: known.since, value }
+        })
+    }
+
+    fn address_counts(&self) -> Vec<Point> {
+        let points = |known: &AddressTotals| {
+            let (path, tls, since) = (known.path.clone(), known.tls, known.since);
+            let counts = known.seen.counts;
+            AddressOutcome::ALL.into_iter().map(move |outcome| {
+                let mut attributes = of_kind(&path, kind(tls));
+                attributes.push((a::OUTCOME, text(outcome.name())));
+                Point { attributes, since, value: Value::Count(counts.of(outcome)) }
+            })
+        };
+        self.aggregate.addresses().iter().flat_map(points).collect()
     }
 
     /// Share of the probes that was lost, by direction.
@@ -83,4 +104,14 @@ impl Known<'_> {
         };
         self.aggregate.probes().by_path().into_iter().flat_map(point).collect()
     }
+}
+
+fn of_kind(path: &Path, kind: &str) -> Attributes {
+    let mut attributes = of_path(path);
+    attributes.push((a::KIND, text(kind)));
+    attributes
+}
+
+const fn kind(tls: bool) -> &'static str {
+    if tls { "tls" } else { "tcp" }
 }

@@ -170,7 +170,8 @@ impl Known<'_> {
             | Id::ProbePacketLost
             | Id::ProbePacketDuplicated
             | Id::ProbeAuthMismatch
-            | Id::ProbeDuration => self.paths(id),
+            | Id::ProbeDuration
+            | Id::ProbeCount => self.paths(id),
             Id::PacketDropped => self.drops(),
             Id::UdpReceiveBufferDropped => {
                 let dropped = self.aggregate.host().udp_receive_buffer.iter();

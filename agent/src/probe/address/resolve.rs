@@ -1,12 +1,11 @@
 //! What a target is, and all addresses that it resolves to.
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-};
+use std::{io, net::SocketAddr};
 
 use thiserror::Error;
 use tokio::net::lookup_host;
+
+pub use crate::model::HostPort as Target;
 
 /// Addresses of one name; beyond it they are left out, and said to be.
 pub const MOST_ADDRESSES: usize = 256;
@@ -27,31 +26,9 @@ pub enum ResolveError {
     Empty(String),
 }
 
-/// A host and a port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// A name or an address, without brackets.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-}
-
-impl Target {
-    /// From `host:port`; the port may be left out where there is a usual one.
-    pub fn parse(text: &str, usual: Option<u16>) -> Result<Self, ResolveError> {
-        if let Ok(address) = text.parse::<SocketAddr>() {
-            return Ok(Self { host: address.ip().to_string(), port: address.port() });
-        }
-        let wrong = || ResolveError::Target(text.to_owned());
-        let (host, port) = match (text.parse::<IpAddr>(), text.rsplit_once(':')) {
-            (Err(_), Some((host, port))) => (host, port.parse().map_err(|_| wrong())?),
-            _ => (text, usual.ok_or_else(wrong)?),
-        };
-        if host.is_empty() || host.contains([':', '[', ']', '/', ' ']) && host.parse::<IpAddr>().is_err() {
-            return Err(wrong());
-        }
-        Ok(Self { host: host.to_owned(), port })
-    }
+/// A target, as it is written: `host:port`; the port may be left out where there is a usual one.
+pub fn target(text: &str, usual: Option<u16>) -> Result<Target, ResolveError> {
+    Target::parse(text, usual).ok_or_else(|| ResolveError::Target(text.to_owned()))
 }
 
 /// All addresses of a target in their order, each once, at most [`MOST_ADDRESSES`]; and how many were left out. The system's
@@ -77,7 +54,7 @@ mod tests {
     #[test]
     fn a_target_is_a_host_and_a_port() {
         let target = |text: &str, usual| {
-            Target::parse(text, usual).ok().map(|target| format!("{} {}", target.host, target.port))
+            Target::parse(text, usual).map(|target| format!("{} {}", target.host, target.port))
         };
         for (text, usual, expected) in [
             ("lb.example:443", None, Some("lb.example 443")),

@@ -44,6 +44,8 @@ pub struct Arrivals {
     gaps: VecDeque<Gap>,
     /// Numbers up to this one have had their fate.
     settled: Option<u64>,
+    /// Packets came that do not validate: which numbers they bore nobody knows.
+    interrupted: bool,
     counts: StampCounts,
 }
 
@@ -52,7 +54,8 @@ impl Arrivals {
     pub fn arrived(&mut self, request: &Request, now: Duration) {
         self.settle(now, PATIENCE);
         let left = left(request);
-        let Some(newest) = self.newest else {
+        let interrupted = std::mem::take(&mut self.interrupted);
+        let Some(newest) = self.newest.filter(|_| !interrupted) else {
             self.begin(request, now);
             return;
         };
@@ -93,6 +96,11 @@ impl Arrivals {
         if self.newest.is_some_and(|newest| left(request) <= newest.left) {
             self.counts.duplicated += 1;
         }
+    }
+
+    /// A packet came that does not validate. What is missing up to the next valid one is not lost.
+    pub const fn interrupted(&mut self) {
+        self.interrupted = true;
     }
 
     /// What it came to since this was last asked.
@@ -193,6 +201,17 @@ mod tests {
         play(&mut arrivals, &[602, 603], 60_200);
         play(&mut arrivals, &[620], 62_000);
         assert_eq!(arrivals.take(), counts(605, 600, 0, 0));
+    }
+
+    #[test]
+    fn what_came_and_did_not_validate_is_not_lost() {
+        let mut arrivals = Arrivals::default();
+        play(&mut arrivals, &[0, 1], 0);
+        arrivals.interrupted();
+        play(&mut arrivals, &[102, 103], 10_200);
+        play(&mut arrivals, &[120], 12_000);
+        play(&mut arrivals, &[121], 13_100);
+        assert_eq!(arrivals.take(), counts(22, 16, 0, 0), "only what is missing after the first valid one");
     }
 
     #[test]

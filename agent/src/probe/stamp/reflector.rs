@@ -129,6 +129,9 @@ impl Reflector {
         let digest = |keys: &Keys| keys.verify(&[&octets[..COVERED]], &octets[COVERED..COVERED + DIGEST]);
         let Some(key) = keys.as_ref().map_or(Some(0), digest) else {
             self.counts.auth_mismatch += 1;
+            if let Some(session) = self.sessions.get_mut(&(received.from, request.ssid)) {
+                session.arrivals.interrupted();
+            }
             // Answered without a digest, and without a number of the session: silence would be taken for loss. It costs the
             // session nothing, for anybody can cause it.
             write(received, leaves, mode, request, 0, out);
