@@ -138,9 +138,13 @@ impl Judge {
                 blame: Blame::Unknown,
                 n,
                 bad: n,
-                text: format!(
-                    "{n} probes in a row arrived and did not validate: the keys of the two ends differ"
-                ),
+                text: if n > 0 {
+                    format!(
+                        "{n} probes in a row arrived and did not validate: the keys of the two ends differ"
+                    )
+                } else {
+                    "probes validate again".to_owned()
+                },
             };
             let target = Target::Leg(Leg { path: path.clone(), direction: Direction::Receive });
             let held = Held::of(life, &self.settings);

@@ -240,6 +240,27 @@ fn d3_half_a_minute_of_loss_degrades_and_is_over_within_five_seconds() {
 }
 
 #[test]
+fn what_stands_because_of_probes_runs_out_when_nobody_probes_any_more() {
+    let trouble: [fn(&mut World); 3] =
+        [|world| world.loss = [0.4; 2], |world| world.keys_agree = false, |world| world.loss = [1.0; 2]];
+    for begin in trouble {
+        let mut world = World::new(5);
+        world.run(SECOND * 5);
+        begin(&mut world);
+        world.run(SECOND * 10);
+        assert!(!world.nodes[0].raised().is_empty());
+        // A reload took the probe away.
+        let (node, settings) = (&mut world.nodes[0], Settings::default());
+        let end = world.at + settings.lease * 2 + settings.quiet;
+        while world.at < end {
+            world.at += INTERVAL;
+            node.judge.observe_probes(world.at, Duration::ZERO, &[]);
+        }
+        assert_eq!(node.raised(), []);
+    }
+}
+
+#[test]
 fn random_loss_of_two_and_five_percent_is_never_down() {
     for (seed, loss) in [(7, 0.02), (8, 0.05)] {
         let mut world = World::new(seed);

@@ -130,9 +130,18 @@ impl PathJudge {
                 state.probes.impaired |= stands;
             }
         }
-        for (path, (mismatched, received)) in paths {
-            let known = self.mismatches.entry(path.clone()).or_default();
-            known.look(settings, at, mismatched, received);
+        // Of a session that ended no evidence comes any more: what stands because of it runs out.
+        for (leg, state) in &mut self.legs {
+            if let Some(probed) = state.probed.as_mut().filter(|_| !paths.contains_key(&leg.path)) {
+                probed.look(settings, at, 0, 0);
+            }
+        }
+        for (path, (mismatched, received)) in &paths {
+            let known = self.mismatches.entry((*path).clone()).or_default();
+            known.look(settings, at, *mismatched, *received);
+        }
+        for (_, known) in self.mismatches.iter_mut().filter(|(path, _)| !paths.contains_key(path)) {
+            known.look(settings, at, 0, None);
         }
     }
 
