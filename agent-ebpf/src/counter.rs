@@ -56,6 +56,17 @@ pub enum Direction {
 }
 
 impl Direction {
+    /// Both of them, in the order of their numbers.
+    pub const BOTH: [Self; 2] = [Self::Receive, Self::Transmit];
+
+    /// The other one.
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Receive => Self::Transmit,
+            Self::Transmit => Self::Receive,
+        }
+    }
+
     /// The value of `network.io.direction`.
     pub const fn name(self) -> &'static str {
         match self {

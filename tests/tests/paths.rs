@@ -200,7 +200,8 @@ fn the_twin_an_agent_that_restarts_is_no_dead_path() {
         thread::sleep(Duration::from_secs(3));
         // Its host answers for it.
         let paths = a.status().paths;
-        assert!(paths.iter().all(|path| path.state == "healthy"), "{paths:?}");
+        let states: Vec<_> = paths.iter().map(|path| path.state.as_str()).collect();
+        assert_eq!(states, ["healthy"; 2], "{paths:?}");
         nodes.agents = [a, b.again()];
         nodes.watches[1] = Watch::start(&nodes.agents[1]);
         nodes.until(["healthy"; 4]);

@@ -16,8 +16,6 @@ use crate::{
     model::{Direction, Flows, Leg, LegTick, MediaCounts, Path, Pending},
 };
 
-const DIRECTIONS: [Direction; 2] = [Direction::Receive, Direction::Transmit];
-
 /// Legs and what the kernel said of them last.
 pub struct Media {
     baselines: HashMap<MediaKey, Box<[Baseline; 2]>>,
@@ -79,7 +77,7 @@ impl Media {
         for path in seen {
             let name = name(naming, &path.key);
             let baselines = self.baselines.entry(path.key).or_default();
-            for direction in DIRECTIONS {
+            for direction in Direction::BOTH {
                 let leg = Leg { path: name.clone(), direction };
                 let i = direction as usize;
                 let counts = baselines[i].advance(&path.traffic[i], &path.quality[i]);

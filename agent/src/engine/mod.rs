@@ -7,7 +7,7 @@ mod facts;
 mod report;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -20,12 +20,12 @@ pub use facts::{Availability, Facts, release};
 use crate::{
     aggregate::{Aggregator, Naming, Troubled},
     collect::Observation,
-    health::{self, Judge, PathReport},
+    health::{self, Judge},
     model::{
-        AddressTarget, Condition, Leg, Phase, StampPath, Target, Transition,
+        AddressTarget, Condition, Leg, PathReport, Phase, StampPath, Target, Transition,
         status::{Message, SCHEMA, Stamp, Status},
     },
-    telemetry::{AgentFacts, Known, PathPoint, Point, catalog::Id},
+    telemetry::{AgentFacts, Known, Point, catalog::Id},
 };
 
 /// A condition that was cleared, or whose blame changed, is published as 0 for this long.
@@ -245,7 +245,7 @@ impl Inner {
             aggregate: &self.aggregator,
             conditions: self.judge.conditions().collect(),
             cleared: &cleared,
-            paths: self.path_points(),
+            paths: self.spoken_paths().collect(),
             agent: &self.agent,
             handshake_bound: self.bounds.handshake_bound,
             first_byte_bound: self.bounds.first_byte_bound,
@@ -256,21 +256,11 @@ impl Inner {
     }
 
     /// Paths that are spoken of: those with probes, those in trouble, and those whose media is published.
-    fn spoken_paths(&self) -> impl Iterator<Item = PathReport<'_>> {
-        let published = |leg: &Leg| self.aggregator.media().series().iter().any(|(known, _)| known == leg);
+    fn spoken_paths(&self) -> impl Iterator<Item = PathReport> {
+        let published: BTreeSet<&Leg> = self.aggregator.media().series().iter().map(|(leg, _)| leg).collect();
         self.judge
             .paths()
-            .filter(move |path| path.probed || path.valid_until.is_some() || published(path.leg))
-    }
-
-    fn path_points(&self) -> Vec<PathPoint> {
-        let now = self.last_look.unwrap_or(self.started);
-        let point = |path: PathReport<'_>| PathPoint {
-            leg: path.leg.clone(),
-            state: path.state,
-            age: path.proven.map(|proven| now.saturating_sub(proven)),
-        };
-        self.spoken_paths().map(point).collect()
+            .filter(move |path| path.probed || path.valid_until.is_some() || published.contains(&path.leg))
     }
 
     /// A series that said 1 must say 0 before it ends.

@@ -5,11 +5,11 @@ use std::{sync::Arc, time::Duration};
 use super::{Inner, facts::Availability};
 use crate::{
     aggregate::Series,
-    health::{PathReport, Standing},
+    health::Standing,
     kernel::programs::Signal,
     model::{
-        Condition, Counts, Distribution, Leg, MediaCounts, MediaOutcome, MediaStage, Outcome, Phase,
-        RelayCounts, Retransmit, Subject, Target, drops,
+        Condition, Counts, Distribution, Leg, MediaCounts, MediaOutcome, MediaStage, Outcome, PathReport,
+        Phase, RelayCounts, Retransmit, Subject, Target, drops,
         status::{
             ActivationStatus, AgentStatus, ConditionStatus, DropStatus, EvidenceStatus, HandshakeStatus,
             MediaStatus, PathStatus, ProbeStatus, Quantiles, RelayStatus, RetransmitStatus, SignalStatus,
@@ -151,7 +151,7 @@ impl Inner {
 
     fn paths(&self, now: Duration) -> Vec<PathStatus> {
         let probes = self.aggregator.probes().by_path();
-        let status = |path: PathReport<'_>| PathStatus {
+        let status = |path: PathReport| PathStatus {
             peer: path.leg.path.peer.to_string(),
             address: path.leg.path.address.map(|a| a.to_string()),
             direction: path.leg.direction.name().into(),

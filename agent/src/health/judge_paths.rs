@@ -1,11 +1,11 @@
 //! The judge's part about paths: evidence in, states and what follows from them out.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{Judge, conditions::Held, paths::LegFacts, verdict::Verdict};
 use crate::model::{
-    Blame, ConditionName, Direction, Expectation, Leg, Outcome, PathEvidence, PathState, Phase, ProbeTick,
-    Target, Tick, Transition,
+    Blame, ConditionName, Direction, Expectation, Leg, Outcome, PathEvidence, PathReport, PathState, Phase,
+    ProbeTick, Target, Tick, Transition,
 };
 
 /// Media of a path that has fallen silent one way should have come at least this often.
@@ -17,28 +17,11 @@ const MANY: usize = 3;
 /// … this share of those that are probed, is this host and not they.
 const MOST: f64 = 0.8;
 
-/// How one direction of a path stands, for whoever asks.
-#[derive(Clone, Debug)]
-pub struct PathReport<'a> {
-    /// Which.
-    pub leg: &'a Leg,
-    /// How.
-    pub state: PathState,
-    /// Since when, on the ticks' clock.
-    pub since: Duration,
-    /// Newest proof that it delivers, on the ticks' clock.
-    pub proven: Option<Duration>,
-    /// Until when a bad state holds without fresh evidence.
-    pub valid_until: Option<Duration>,
-    /// Whether it has probes.
-    pub probed: bool,
-}
-
 impl Judge {
     /// How every path stands, each direction for itself.
-    pub fn paths(&self) -> impl Iterator<Item = PathReport<'_>> {
+    pub fn paths(&self) -> impl Iterator<Item = PathReport> {
         self.paths.legs().map(|facts| PathReport {
-            leg: facts.leg,
+            leg: facts.leg.clone(),
             state: facts.life.state(),
             since: facts.life.since(),
             proven: facts.life.proven(),
@@ -78,19 +61,27 @@ impl Judge {
                 proof(Direction::Receive);
             }
         }
-        self.settle_paths(tick.at, tick.late, transitions);
+        let changed = self.paths.look(&self.settings, tick.at, tick.late);
+        self.settle_paths(tick.at, tick.late, &changed, transitions);
     }
 
     /// Takes what probes saw since the last look, which came `late`: these are looked at more often than the rest.
     pub fn observe_probes(&mut self, at: Duration, late: Duration, ticks: &[ProbeTick]) -> Vec<Transition> {
         let mut transitions = Vec::new();
         self.paths.probes(&self.settings, at, ticks);
-        self.settle_paths(at, late, &mut transitions);
+        let changed = self.paths.look_at_probed(&self.settings, at, late);
+        self.settle_paths(at, late, &changed, &mut transitions);
         transitions
     }
 
-    fn settle_paths(&mut self, at: Duration, late: Duration, transitions: &mut Vec<Transition>) {
-        self.paths.look(&self.settings, at, late);
+    /// Keeps the conditions in step with the lives of paths, of which `changed` have just done so.
+    fn settle_paths(
+        &mut self,
+        at: Duration,
+        late: Duration,
+        changed: &BTreeSet<Leg>,
+        transitions: &mut Vec<Transition>,
+    ) {
         let late = late >= self.settings.late;
         let probed = self.paths.legs().filter(|facts| facts.interval.is_some());
         let (mut down, mut all) = (0, 0);
@@ -101,11 +92,11 @@ impl Judge {
         let here = self.conditions.is_raised(ConditionName::HostDrops)
             || down >= MANY && down as f64 >= MOST * f64::from(all);
         for facts in self.paths.legs() {
-            let target = Target::Leg(facts.leg.clone());
-            let before = self.conditions.get(ConditionName::PathDown, &target);
-            if facts.life.down() == Phase::Cleared && before.is_none() {
+            if facts.life.down() == Phase::Cleared && !changed.contains(facts.leg) {
                 continue;
             }
+            let target = Target::Leg(facts.leg.clone());
+            let before = self.conditions.get(ConditionName::PathDown, &target);
             let held = Held {
                 phase: facts.life.down(),
                 since: before.map_or(facts.life.since(), |before| before.since),
@@ -156,12 +147,8 @@ impl Judge {
     fn other_delivers(&self, leg: &Leg) -> bool {
         /// Proofs of both directions often come with one packet.
         const SINCE: Duration = Duration::from_millis(250);
-        let other = match leg.direction {
-            Direction::Receive => Direction::Transmit,
-            Direction::Transmit => Direction::Receive,
-        };
         let proven = |direction| self.paths.life(&Leg { path: leg.path.clone(), direction })?.proven();
-        proven(other) > proven(leg.direction).map(|proven| proven + SINCE)
+        proven(leg.direction.other()) > proven(leg.direction).map(|proven| proven + SINCE)
     }
 }
 

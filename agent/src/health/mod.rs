@@ -38,6 +38,5 @@ mod verdict;
 pub use blame::{FirstByteFacts, HandshakeFacts, blame_first_byte, blame_handshake, blame_response};
 pub use cusum::{Bernoulli, Cusum};
 pub use judge::{Judge, Standing};
-pub use judge_paths::PathReport;
 pub use settings::{Settings, ShiftSettings};
 pub use shift::Shift;

@@ -19,7 +19,7 @@ const RELAPSE_PERIODS: u32 = 5;
 const GAP: Duration = Duration::from_secs(2);
 
 /// Life of one direction.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct PathLife {
     state: PathState,
     since: Duration,
@@ -33,22 +33,6 @@ pub struct PathLife {
     was_down: bool,
     back_off: u32,
     recovered_at: Option<Duration>,
-}
-
-impl Default for PathLife {
-    fn default() -> Self {
-        Self {
-            state: PathState::Unknown,
-            since: Duration::ZERO,
-            proven: None,
-            expected_since: None,
-            last_bad: Duration::ZERO,
-            steady_since: None,
-            was_down: false,
-            back_off: 0,
-            recovered_at: None,
-        }
-    }
 }
 
 impl PathLife {

@@ -1,6 +1,9 @@
 //! States of all paths, each direction for itself, from everything that is known of it: probes, media, TCP.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{
     Settings,
@@ -9,7 +12,7 @@ use super::{
     path_life::PathLife,
     shares::{Shares, Trials},
 };
-use crate::model::{Direction, Expectation, Leg, Path, PathEvidence, PathState, Phase, ProbeTick};
+use crate::model::{Direction, Expectation, Leg, Path, PathEvidence, Phase, ProbeTick};
 
 /// A path without evidence for this long is forgotten.
 const FORGET: Duration = Duration::from_secs(900);
@@ -145,16 +148,9 @@ impl PathJudge {
         }
     }
 
-    /// Lets every leg look at its evidence. Returns those whose state changed, with the state before.
-    pub fn look(&mut self, settings: &Settings, at: Duration, late: Duration) -> Vec<(Leg, PathState)> {
-        let mut changed = Vec::new();
-        for (leg, state) in &mut self.legs {
-            let mut evidence = state.passive;
-            evidence.add(&state.probes);
-            if let Some(before) = state.life.look(settings, at, late, &evidence) {
-                changed.push((leg.clone(), before));
-            }
-        }
+    /// Lets every leg look at its evidence, and forgets those that have had none for long. Returns those whose state changed.
+    pub fn look(&mut self, settings: &Settings, at: Duration, late: Duration) -> BTreeSet<Leg> {
+        let changed = look(self.legs.iter_mut(), settings, at, late);
         self.legs.retain(|_, state| {
             at.saturating_sub(state.last_seen) < FORGET || state.life.valid_until(settings).is_some()
         });
@@ -162,6 +158,11 @@ impl PathJudge {
             !known.life.is_idle(settings, at) || self.legs.keys().any(|leg| leg.path == *path)
         });
         changed
+    }
+
+    /// The same of legs with probes only: these are looked at often, the others may be many.
+    pub fn look_at_probed(&mut self, settings: &Settings, at: Duration, late: Duration) -> BTreeSet<Leg> {
+        look(self.legs.iter_mut().filter(|(_, state)| state.probed.is_some()), settings, at, late)
     }
 
     /// The life of one leg.
@@ -191,6 +192,20 @@ impl PathJudge {
     pub fn mismatches(&self) -> impl Iterator<Item = (&Path, &Lifecycle, u64)> {
         self.mismatches.iter().map(|(path, known)| (path, &known.life, known.in_a_row))
     }
+}
+
+fn look<'a>(
+    legs: impl Iterator<Item = (&'a Leg, &'a mut LegState)>,
+    settings: &Settings,
+    at: Duration,
+    late: Duration,
+) -> BTreeSet<Leg> {
+    let changed = legs.filter_map(|(leg, state)| {
+        let mut evidence = state.passive;
+        evidence.add(&state.probes);
+        state.life.look(settings, at, late, &evidence).map(|_| leg.clone())
+    });
+    changed.collect()
 }
 
 impl Probed {

@@ -24,7 +24,7 @@ pub use graylag_ebpf::{
     record::Retransmit,
 };
 pub use media::{Flows, Leg, LegTick, MediaCounts};
-pub use path::{Expectation, PathEvidence, PathState, ProbeTick};
+pub use path::{Expectation, PathEvidence, PathReport, PathState, ProbeTick};
 pub use probe::{
     AddressCounts, AddressOutcome, AddressPath, AddressTarget, Delays, HostPort, PeerReport, ReflectorCounts,
     StampCounts, StampPath,

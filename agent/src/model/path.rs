@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use super::Path;
+use super::{Leg, Path};
 
 /// State of a path in one direction; `graylag.path.state`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PathState {
     /// No evidence, or none that is still good for anything.
+    #[default]
     Unknown,
     /// It delivered, and nothing is expected of it now.
     Idle,
@@ -78,6 +79,23 @@ impl PathEvidence {
             (Expectation::Nothing, Expectation::Nothing) => Expectation::Nothing,
         };
     }
+}
+
+/// How one direction of a path stands, for whoever asks.
+#[derive(Clone, Debug)]
+pub struct PathReport {
+    /// Which.
+    pub leg: Leg,
+    /// How.
+    pub state: PathState,
+    /// Since when, on the ticks' clock.
+    pub since: Duration,
+    /// Newest proof that it delivers, on the ticks' clock.
+    pub proven: Option<Duration>,
+    /// Until when a bad state holds without fresh evidence.
+    pub valid_until: Option<Duration>,
+    /// Whether it has probes.
+    pub probed: bool,
 }
 
 /// What a STAMP session saw since the last look.

@@ -1,29 +1,29 @@
 //! Values for the part of the catalog about paths and probes.
 
 use super::{
-    PathPoint,
     catalog::{Id, attribute as a},
     points::{Attributes, Known, Point, Value, of_leg, of_path, text},
 };
 use crate::{
     aggregate::{AddressTotals, PathProbes},
-    model::{AddressOutcome, Direction, Leg, Path, PathState, StampCounts},
+    model::{AddressOutcome, Direction, Leg, Path, PathReport, PathState, StampCounts},
 };
-
-const DIRECTIONS: [Direction; 2] = [Direction::Receive, Direction::Transmit];
 
 impl Known<'_> {
     /// The points of one metric of paths or probes.
     pub(super) fn paths(&self, id: Id) -> Vec<Point> {
         match id {
             Id::PathEvidenceAge => {
-                let age = |path: &PathPoint| {
-                    Some(self.point(of_leg(&path.leg), Value::Gauge(path.age?.as_secs_f64())))
+                let age = |path: &PathReport| {
+                    Some(self.point(
+                        of_leg(&path.leg),
+                        Value::Gauge(self.now.saturating_sub(path.proven?).as_secs_f64()),
+                    ))
                 };
                 self.paths.iter().filter_map(age).collect()
             }
             Id::PathState => {
-                let states = |path: &PathPoint| {
+                let states = |path: &PathReport| {
                     PathState::ALL.map(|state| {
                         let mut attributes = of_leg(&path.leg);
                         attributes.push((a::STATE, text(state.name())));
@@ -81,7 +81,7 @@ impl Known<'_> {
                 attributes.push((a::METHOD, text("stamp")));
                 (arrived + lost >= 1.0).then(|| (attributes, Value::Gauge(lost / (arrived + lost))))
             };
-            DIRECTIONS.into_iter().filter_map(loss).collect()
+            Direction::BOTH.into_iter().filter_map(loss).collect()
         })
     }
 
@@ -91,7 +91,7 @@ impl Known<'_> {
                 let leg = Leg { path: path.clone(), direction };
                 (of_leg(&leg), Value::Count(count(&probes.totals.counts[direction as usize])))
             };
-            DIRECTIONS.map(point).into()
+            Direction::BOTH.map(point).into()
         })
     }
 

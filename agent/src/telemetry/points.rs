@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::{
     aggregate::{Aggregator, Ended, Series},
     model::{
-        Ages, Condition, Counts, Direction, Distribution, Leg, Outcome, Path, PathState, Pending, Retransmit,
-        Subject, Target, Transport, drops, status::MapStatus,
+        Ages, Condition, Counts, Direction, Distribution, Leg, Outcome, Path, PathReport, Pending,
+        Retransmit, Subject, Target, Transport, drops, status::MapStatus,
     },
 };
 
@@ -80,17 +80,6 @@ pub struct AgentFacts {
     pub coverage: Vec<(&'static str, f64)>,
 }
 
-/// How a path stands in one direction.
-#[derive(Clone, Debug)]
-pub struct PathPoint {
-    /// Which.
-    pub leg: Leg,
-    /// How.
-    pub state: PathState,
-    /// Age of the newest proof that it delivers.
-    pub age: Option<Duration>,
-}
-
 /// Everything points are made of.
 pub struct Known<'a> {
     /// Totals.
@@ -100,7 +89,7 @@ pub struct Known<'a> {
     /// Conditions that stood lately and no longer do: their points are 0.
     pub cleared: &'a [Condition],
     /// States of paths.
-    pub paths: Vec<PathPoint>,
+    pub paths: Vec<PathReport>,
     /// The agent.
     pub agent: &'a AgentFacts,
     /// From this age on a handshake is stalled.
