@@ -15,10 +15,10 @@ use graylag_tests::{
     eventually,
     net::{Host, Pair, address},
     nft::Nft,
-    proc::{Directory, Ended, finish},
+    pki::Pki,
+    proc::{Ended, finish},
     servers::Haproxy,
 };
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::Value;
 
 const PORT: u16 = 8080;
@@ -171,37 +171,19 @@ fn what_refuses_and_what_cannot_be_reached_say_so_themselves() {
 }
 
 /// An authority, a certificate with its key for [`NAME`], and another authority that signed nothing.
-fn certificates() -> Directory {
-    let directory = Directory::new();
-    let authority = |name: &str| {
-        let mut parameters = CertificateParams::new(Vec::new()).unwrap();
-        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        parameters.distinguished_name.push(rcgen::DnType::CommonName, name);
-        CertifiedIssuer::self_signed(parameters, KeyPair::generate().unwrap()).unwrap()
-    };
-    let (signs, signs_nothing) = (authority("signs"), authority("signs nothing"));
-    directory.write("ca.pem", &signs.pem());
-    directory.write("other.pem", &signs_nothing.pem());
-    let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(vec![NAME.to_owned()]).unwrap().signed_by(&key, &signs).unwrap();
-    directory.write("server.pem", &format!("{}{}", certificate.pem(), key.serialize_pem()));
-    directory
-}
-
 #[test]
 fn a_certificate_that_does_not_hold_is_told_with_its_reason() {
     let pair = Pair::new();
     server(&pair.server);
-    let pki = certificates();
-    let bind =
-        format!("{}:{TLS_PORT} ssl crt {}", address::SERVER_V4, pki.path().join("server.pem").display());
+    let pki = Pki::new(&[("server", NAME)]);
+    let bind = format!("{}:{TLS_PORT} ssl crt {}", address::SERVER_V4, pki.path("server.both").display());
     let _haproxy = Haproxy::start(&pair.server, &[(bind, format!("{}:{PORT}", address::SERVER_V4))]);
     let _names = Names::new(&pair.client, &[address::SERVER_V4]);
     let by_name = format!("{NAME}:{TLS_PORT}");
     let by_address = format!("{}:{TLS_PORT}", address::SERVER_V4);
     let tls = |target: &str, authority: &str| {
         let mut command = command(&pair.client, &["tls", target, "--count", "10", "--timeout", "5s"]);
-        report(command.env("SSL_CERT_FILE", pki.path().join(authority)))
+        report(command.env("SSL_CERT_FILE", pki.path(authority)))
     };
     eventually("haproxy listens", Duration::from_secs(20), || {
         (probe(&pair.client, &["tcp", &by_address, "--count", "1"]).0.code == Some(0)).then_some(())

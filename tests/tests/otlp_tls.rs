@@ -1,50 +1,21 @@
 //! OTLP over TLS, with the collector's certificate checked and the client's own shown, on both protocols.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests are tests
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use graylag_tests::{
     agent::Setup,
     eventually,
     net::Pair,
     otlp::{Certificates, Collector, Protocol},
-    proc::Directory,
+    pki::Pki,
 };
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
 const PORT: u16 = 14318;
 const SOON: Duration = Duration::from_secs(40);
 
-/// An authority, a collector's and a client's certificate, and another authority that signed nothing.
-struct Pki {
-    directory: Directory,
-}
-
-impl Pki {
-    fn new() -> Self {
-        let directory = Directory::new();
-        let authority = |name: &str| {
-            let mut parameters = CertificateParams::new(Vec::new()).unwrap();
-            parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-            parameters.distinguished_name.push(rcgen::DnType::CommonName, name);
-            CertifiedIssuer::self_signed(parameters, KeyPair::generate().unwrap()).unwrap()
-        };
-        let (signs, signs_nothing) = (authority("signs"), authority("signs nothing"));
-        directory.write("ca.pem", &signs.pem());
-        directory.write("other.pem", &signs_nothing.pem());
-        for (name, subject) in [("collector", "127.0.0.1"), ("client", "graylag.example")] {
-            let key = KeyPair::generate().unwrap();
-            let certificate =
-                CertificateParams::new(vec![subject.to_owned()]).unwrap().signed_by(&key, &signs).unwrap();
-            directory.write(&format!("{name}.pem"), &certificate.pem());
-            directory.write(&format!("{name}.key"), &key.serialize_pem());
-        }
-        Self { directory }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
+fn certificates() -> Pki {
+    Pki::new(&[("collector", "127.0.0.1"), ("client", "graylag.example")])
 }
 
 fn setup(pair: &Pair, protocol: Protocol, pki: &Pki, authority: &str) -> Setup {
@@ -58,7 +29,7 @@ fn setup(pair: &Pair, protocol: Protocol, pki: &Pki, authority: &str) -> Setup {
 
 #[test]
 fn both_ends_show_their_certificates() {
-    let pki = Pki::new();
+    let pki = certificates();
     for protocol in Protocol::ALL {
         let pair = Pair::new();
         let (certificate, key, authority) =
@@ -83,7 +54,7 @@ fn both_ends_show_their_certificates() {
 
 #[test]
 fn a_collector_signed_by_somebody_else_gets_nothing() {
-    let pki = Pki::new();
+    let pki = certificates();
     for protocol in Protocol::ALL {
         let pair = Pair::new();
         let (certificate, key) = (pki.path("collector.pem"), pki.path("collector.key"));

@@ -27,7 +27,7 @@ use graylag_ebpf::{
 };
 
 pub use activation::Activation;
-pub use addresses::{AddressTotals, Addresses};
+pub use addresses::Addresses;
 pub use media::Media;
 pub use naming::{Naming, PeerName, ServiceName, address};
 pub use probes::{PathProbes, ProbeTotals, Probes};
@@ -204,12 +204,12 @@ impl Aggregator {
     }
 
     /// Takes the TCP and TLS probes as they are at `at`.
-    pub fn absorb_addresses(&mut self, targets: &[AddressTarget], at: Duration) {
+    pub fn absorb_addresses(&mut self, targets: Vec<AddressTarget>, at: Duration) {
         self.addresses.absorb(targets, at);
     }
 
     /// Takes the STAMP sessions as they are at `at`.
-    pub fn absorb_probes(&mut self, sessions: &[StampPath], at: Duration) -> Vec<ProbeTick> {
+    pub fn absorb_probes(&mut self, sessions: Vec<StampPath>, at: Duration) -> Vec<ProbeTick> {
         self.probes.absorb(sessions, &self.naming, at)
     }
 

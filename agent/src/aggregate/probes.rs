@@ -52,12 +52,13 @@ pub struct ProbeTotals {
 }
 
 impl ProbeTotals {
-    fn of(seen: &StampPath) -> Self {
+    fn of(seen: StampPath) -> Self {
         let mut counts = [StampCounts::default(); 2];
-        // Replies, and the peer's own test packets: both come this way.
-        counts[Direction::Receive as usize] = sum(seen.receive, seen.heard);
         counts[Direction::Transmit as usize] = seen.transmit;
-        let round_trip = seen.round_trip.distribution.clone();
+        // Replies, and the peer's own test packets: both come this way.
+        counts[Direction::Receive as usize] = seen.receive;
+        counts[Direction::Receive as usize].add(&seen.heard);
+        let round_trip = seen.round_trip.distribution;
         Self { sent: seen.sent, counts, mismatched: seen.auth_mismatch, round_trip }
     }
 
@@ -66,9 +67,7 @@ impl ProbeTotals {
         self.sent += other.sent;
         self.mismatched += other.mismatched;
         self.round_trip.add(&other.round_trip);
-        for (counts, other) in self.counts.iter_mut().zip(other.counts) {
-            *counts = sum(*counts, other);
-        }
+        self.counts.iter_mut().zip(&other.counts).for_each(|(counts, other)| counts.add(other));
     }
 
     /// `(arrived, lost)` of one direction.
@@ -96,11 +95,24 @@ impl Probes {
     }
 
     /// Takes all sessions as they are at `at`.
-    pub fn absorb(&mut self, seen: &[StampPath], naming: &Naming, at: Duration) -> Vec<ProbeTick> {
+    pub fn absorb(&mut self, seen: Vec<StampPath>, naming: &Naming, at: Duration) -> Vec<ProbeTick> {
         self.sessions.values_mut().for_each(|session| session.seen = false);
-        let tick = |seen: &StampPath| {
-            let path = path(naming, seen);
-            let session = self.sessions.entry((path.clone(), seen.address)).or_insert_with(|| Session {
+        let tick = |seen: StampPath| {
+            let moment = |age: Option<Duration>| age.map(|age| at.saturating_sub(age));
+            let heard = seen.last_receive.unwrap_or_default() + REPORTS_END;
+            let tick = ProbeTick {
+                path: path(naming, &seen),
+                interval: seen.interval,
+                transmit: (0, 0),
+                receive: (0, 0),
+                mismatched: 0,
+                received: moment(seen.last_receive),
+                delivered: moment(seen.last_delivery),
+                mismatch: moment(seen.last_mismatch),
+                refused: moment(seen.last_refused),
+                reports: seen.report.is_some_and(|report| report.age <= heard),
+            };
+            let session = self.sessions.entry((tick.path.clone(), seen.address)).or_insert_with(|| Session {
                 since: at,
                 before: ProbeTotals::default(),
                 last: ProbeTotals::default(),
@@ -118,22 +130,14 @@ impl Probes {
                 let ((arrived, lost), before) = (now.fates(direction), last.fates(direction));
                 (arrived.saturating_sub(before.0), lost.saturating_sub(before.1))
             };
-            let moment = |age: Option<Duration>| age.map(|age| at.saturating_sub(age));
-            let heard = seen.last_receive.unwrap_or_default() + REPORTS_END;
             ProbeTick {
-                path,
-                interval: seen.interval,
                 transmit: since(Direction::Transmit),
                 receive: since(Direction::Receive),
                 mismatched: now.mismatched.saturating_sub(last.mismatched),
-                received: moment(seen.last_receive),
-                delivered: moment(seen.last_delivery),
-                mismatch: moment(seen.last_mismatch),
-                refused: moment(seen.last_refused),
-                reports: seen.report.is_some_and(|report| report.age <= heard),
+                ..tick
             }
         };
-        let ticks: Vec<ProbeTick> = seen.iter().map(tick).collect();
+        let ticks: Vec<ProbeTick> = seen.into_iter().map(tick).collect();
         self.sessions.retain(|_, session| session.seen);
         self.remember(&ticks, at);
         ticks
@@ -155,15 +159,6 @@ impl Probes {
             }
         }
         self.recent.retain(|path, _| ticks.iter().any(|tick| tick.path == *path));
-    }
-}
-
-const fn sum(a: StampCounts, b: StampCounts) -> StampCounts {
-    StampCounts {
-        sent: a.sent + b.sent,
-        lost: a.lost + b.lost,
-        duplicated: a.duplicated + b.duplicated,
-        reordered: a.reordered + b.reordered,
     }
 }
 

@@ -10,13 +10,10 @@ use serde::Serialize;
 
 use super::{AddressArguments, code};
 use crate::{
-    model::{AddressCounts, AddressPath, Delays},
+    model::{AddressOutcome, AddressPath, Delays, HTTPS_PORT},
     probe::address::{self, Found, Settings, resolve},
     run,
 };
-
-/// Port of a `tls` target that names none.
-const HTTPS: u16 = 443;
 
 /// What a round came to.
 #[derive(Serialize)]
@@ -63,12 +60,7 @@ struct Milliseconds {
 impl Milliseconds {
     fn of(delays: &Delays) -> Self {
         let ms = |delay: Option<Duration>| delay.map(|delay| delay.as_secs_f64() * 1e3);
-        // A bucket's middle may lie beyond what was measured.
-        let quantile = |q| {
-            let found = delays.distribution.quantile(q)?;
-            Some(found.clamp(delays.least.unwrap_or(found), delays.most.unwrap_or(found)))
-        };
-        Self { p50: ms(quantile(0.5)), p99: ms(quantile(0.99)), max: ms(delays.most) }
+        Self { p50: ms(delays.quantile(0.5)), p99: ms(delays.quantile(0.99)), max: ms(delays.most) }
     }
 
     fn cells(&self) -> [String; 3] {
@@ -78,16 +70,16 @@ impl Milliseconds {
 
 impl Row {
     fn of(path: &AddressPath, tls: bool) -> Self {
-        let AddressCounts { established, refused, reset, timed_out, unreachable, tls_failed } = path.counts;
+        let of = |outcome| path.counts.of(outcome);
         Self {
             address: path.address.to_string(),
             attempts: path.counts.attempts(),
-            established,
-            refused,
-            reset,
-            timed_out,
-            unreachable,
-            tls_failed,
+            established: of(AddressOutcome::Established),
+            refused: of(AddressOutcome::Refused),
+            reset: of(AddressOutcome::Reset),
+            timed_out: of(AddressOutcome::TimedOut),
+            unreachable: of(AddressOutcome::Unreachable),
+            tls_failed: of(AddressOutcome::TlsFailed),
             unsent: path.unsent,
             repeated: path.repeated,
             repeated_failed: path.repeated_failed,
@@ -176,7 +168,7 @@ impl Report<'_> {
 /// Runs one round; the exit code is that of a failure where nothing was established.
 pub fn round(arguments: &AddressArguments, tls: bool) -> Result<u8> {
     static STOP: AtomicBool = AtomicBool::new(false);
-    let target = resolve::target(&arguments.target, tls.then_some(HTTPS))?;
+    let target = resolve::target(&arguments.target, tls.then_some(HTTPS_PORT))?;
     let AddressArguments { count, at_once, timeout, json, .. } = *arguments;
     let settings = Settings { target, tls, count, at_once, patience: timeout };
     run::on_termination(|| STOP.store(true, Ordering::Relaxed))?;
@@ -203,10 +195,11 @@ mod tests {
     #[test]
     fn a_table_shows_what_there_is() {
         let mut good = AddressPath::new("192.0.2.1:443".parse().unwrap());
-        good.counts.established = 10;
+        (0..10).for_each(|_| good.counts.add(AddressOutcome::Established));
         good.connect.record(Duration::from_millis(12));
         let mut bad = AddressPath::new("[2001:db8::1]:443".parse().unwrap());
-        (bad.counts.timed_out, bad.counts.tls_failed) = (9, 1);
+        (0..9).for_each(|_| bad.counts.add(AddressOutcome::TimedOut));
+        bad.counts.add(AddressOutcome::TlsFailed);
         (bad.repeated, bad.repeated_failed) = (10, 4);
         bad.reason = Some("the certificate has expired".into());
         let addresses = [&good, &bad].map(|path| Row::of(path, false)).into();

@@ -73,12 +73,7 @@ struct Milliseconds {
 impl Milliseconds {
     fn of(delays: &Delays) -> Self {
         let ms = |delay: Option<Duration>| delay.map(|delay| delay.as_secs_f64() * 1e3);
-        // A bucket's middle may lie beyond what was measured.
-        let median = delays
-            .distribution
-            .quantile(0.5)
-            .map(|median| median.clamp(delays.least.unwrap_or(median), delays.most.unwrap_or(median)));
-        Self { min: ms(delays.least), median: ms(median), max: ms(delays.most) }
+        Self { min: ms(delays.least), median: ms(delays.quantile(0.5)), max: ms(delays.most) }
     }
 
     fn line(&self) -> String {

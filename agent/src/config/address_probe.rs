@@ -10,7 +10,7 @@ use super::{
     error::Source,
     raw::{self, Raw},
 };
-use crate::model::HostPort;
+use crate::model::{HTTPS_PORT, HostPort};
 
 /// Targets of all probes of these kinds: each may have 256 addresses.
 const MOST: usize = 100;
@@ -70,7 +70,7 @@ fn address_probe(raw: &raw::Probe, source: &Source<'_>) -> Result<AddressProbe, 
     }
     let tls = raw.kind.get_ref() == "tls";
     let name = raw.target.get_ref();
-    let target = HostPort::parse(name, tls.then_some(443)).ok_or_else(|| {
+    let target = HostPort::parse(name, tls.then_some(HTTPS_PORT)).ok_or_else(|| {
         let remedy = "use e.g. \"lb.example:443\", \"192.0.2.1:443\" or \"[2001:db8::1]:443\"";
         source.error(raw.target.span(), "probe.target", format!("`{name}` is no host and port"), remedy)
     })?;

@@ -16,9 +16,8 @@ use super::{
     error::Source,
     raw::{self, Raw},
 };
+use crate::model::STAMP_PORT;
 
-/// Port of a target that names none (RFC 8762, 4.1).
-const STAMP_PORT: u16 = 862;
 /// Targets of all probes together.
 const MOST: usize = 4000;
 const INTERVAL: Duration = Duration::from_millis(100);

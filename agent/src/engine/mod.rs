@@ -22,7 +22,7 @@ use crate::{
     collect::Observation,
     health::{self, Judge},
     model::{
-        AddressTarget, Condition, Leg, PathReport, Phase, StampPath, Target, Transition,
+        AddressTarget, Condition, Leg, PathReport, Phase, ReflectorCounts, StampPath, Target, Transition,
         status::{Message, SCHEMA, Stamp, Status},
     },
     telemetry::{AgentFacts, Known, Point, catalog::Id},
@@ -68,6 +68,7 @@ struct Inner {
     last_look: Option<Duration>,
     late: Duration,
     interval: Duration,
+    reflector: Option<ReflectorCounts>,
 }
 
 impl Engine {
@@ -99,6 +100,7 @@ impl Engine {
             last_look: None,
             late: Duration::ZERO,
             interval,
+            reflector: None,
         };
         Self { inner: Mutex::new(inner) }
     }
@@ -154,7 +156,7 @@ impl Engine {
     }
 
     /// Takes the STAMP sessions, in a look at `at` that came `late`: they are looked at more often than the rest.
-    pub fn absorb_probes(&self, sessions: &[StampPath], at: Duration, late: Duration) -> Vec<Announcement> {
+    pub fn absorb_probes(&self, sessions: Vec<StampPath>, at: Duration, late: Duration) -> Vec<Announcement> {
         let mut inner = self.lock();
         let inner = &mut *inner;
         let ticks = inner.aggregator.absorb_probes(sessions, at);
@@ -162,9 +164,17 @@ impl Engine {
         inner.announce_quick(at, transitions)
     }
 
-    /// Takes the TCP and TLS probes as they are at `at`. What they meet on the way the kernel half sees like any connection.
-    pub fn absorb_addresses(&self, targets: &[AddressTarget], at: Duration) {
-        self.lock().aggregator.absorb_addresses(targets, at);
+    /// Takes what the reflector and the TCP and TLS probes have come to at `at`. Nothing is judged by it: what those probes meet on
+    /// their way the kernel half sees like any connection.
+    pub fn absorb_probers(
+        &self,
+        reflector: Option<ReflectorCounts>,
+        targets: Vec<AddressTarget>,
+        at: Duration,
+    ) {
+        let mut inner = self.lock();
+        inner.reflector = reflector;
+        inner.aggregator.absorb_addresses(targets, at);
     }
 
     /// Changes names and bounds; loses no count.

@@ -8,12 +8,12 @@ use crate::{
     health::Standing,
     kernel::programs::Signal,
     model::{
-        Condition, Counts, Distribution, Leg, MediaCounts, MediaOutcome, MediaStage, Outcome, PathReport,
-        Phase, RelayCounts, Retransmit, Subject, Target, drops,
+        AddressPath, AddressTarget, Condition, Counts, Distribution, Leg, MediaCounts, MediaOutcome,
+        MediaStage, Outcome, PathReport, Phase, RelayCounts, Retransmit, Subject, Target, drops,
         status::{
-            ActivationStatus, AgentStatus, ConditionStatus, DropStatus, EvidenceStatus, HandshakeStatus,
-            MediaStatus, PathStatus, ProbeStatus, Quantiles, RelayStatus, RetransmitStatus, SignalStatus,
-            Status, SubjectStatus, TargetStatus, WaitStatus,
+            ActivationStatus, AddressProbes, AgentStatus, ConditionStatus, DropStatus, EvidenceStatus,
+            HandshakeStatus, MediaStatus, PathStatus, ProbeStatus, Quantiles, RelayStatus, RetransmitStatus,
+            SignalStatus, Status, SubjectStatus, TargetProbes, TargetStatus, WaitStatus,
         },
     },
     telemetry::transport_name,
@@ -36,6 +36,8 @@ impl Inner {
                 .collect(),
             media: self.media(now),
             paths: self.paths(now),
+            targets: self.targets(),
+            reflector: self.reflector,
             activation: self.activation(),
             relays: self.relays(),
             drops: self.drops(),
@@ -171,6 +173,29 @@ impl Inner {
             }),
         };
         self.spoken_paths().map(status).collect()
+    }
+
+    fn targets(&self) -> Vec<TargetProbes> {
+        let address = |seen: &AddressPath| AddressProbes {
+            address: seen.address.to_string(),
+            attempts: seen.counts.attempts(),
+            failed: seen.counts.failed(),
+            repeated: seen.repeated,
+            repeated_failed: seen.repeated_failed,
+            unsent: seen.unsent,
+            connect: quantiles(&seen.connect.distribution),
+            tls: quantiles(&seen.tls.distribution),
+            reason: seen.reason.clone(),
+        };
+        let target = |seen: &AddressTarget| TargetProbes {
+            target: seen.target.clone(),
+            kind: seen.kind().into(),
+            addresses: seen.paths.iter().map(address).collect(),
+            left_out: seen.left_out,
+            unresolved: seen.unresolved,
+            reason: seen.reason.clone(),
+        };
+        self.aggregator.addresses().targets().iter().map(target).collect()
     }
 
     fn activation(&self) -> Vec<ActivationStatus> {

@@ -26,8 +26,8 @@ pub use graylag_ebpf::{
 pub use media::{Flows, Leg, LegTick, MediaCounts};
 pub use path::{Expectation, PathEvidence, PathReport, PathState, ProbeTick};
 pub use probe::{
-    AddressCounts, AddressOutcome, AddressPath, AddressTarget, Delays, HostPort, PeerReport, ReflectorCounts,
-    StampCounts, StampPath,
+    AddressCounts, AddressOutcome, AddressPath, AddressTarget, Delays, HTTPS_PORT, HostPort, PeerReport,
+    ReflectorCounts, STAMP_PORT, StampCounts, StampPath,
 };
 pub use relay::{Process, RelayCounts, RelayTick};
 pub use subject::{OTHER, Path, Subject, role_name};

@@ -5,7 +5,14 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::Distribution;
+
+/// Port of a Session-Reflector (RFC 8762, 4.1).
+pub const STAMP_PORT: u16 = 862;
+/// Port of TLS where none is named (RFC 9110, 4.2.2).
+pub const HTTPS_PORT: u16 = 443;
 
 /// Packets of one direction of a STAMP session, since the session began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,6 +27,16 @@ pub struct StampCounts {
     pub reordered: u64,
 }
 
+impl StampCounts {
+    /// Adds what others, or later ones, came to.
+    pub const fn add(&mut self, other: &Self) {
+        self.sent += other.sent;
+        self.lost += other.lost;
+        self.duplicated += other.duplicated;
+        self.reordered += other.reordered;
+    }
+}
+
 /// Delays and their extremes; the distribution is 9.5 % off at most, the extremes are exact.
 #[derive(Clone, Debug, Default)]
 pub struct Delays {
@@ -32,6 +49,12 @@ pub struct Delays {
 }
 
 impl Delays {
+    /// A quantile, 0 to 1. A bucket's middle may lie beyond what was measured: no quantile does.
+    pub fn quantile(&self, q: f64) -> Option<Duration> {
+        let found = self.distribution.quantile(q)?;
+        Some(found.clamp(self.least.unwrap_or(found), self.most.unwrap_or(found)))
+    }
+
     /// Adds one.
     pub fn record(&mut self, delay: Duration) {
         self.distribution.record(delay);
@@ -118,7 +141,7 @@ pub struct StampPath {
 }
 
 /// What this node's Session-Reflector has done, since it started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReflectorCounts {
     /// Replies.
     pub answered: u64,
@@ -181,54 +204,27 @@ impl AddressOutcome {
 
 /// Attempts by outcome; each is in one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AddressCounts {
-    /// [`AddressOutcome::Established`].
-    pub established: u64,
-    /// [`AddressOutcome::Refused`].
-    pub refused: u64,
-    /// [`AddressOutcome::Reset`].
-    pub reset: u64,
-    /// [`AddressOutcome::TimedOut`].
-    pub timed_out: u64,
-    /// [`AddressOutcome::Unreachable`].
-    pub unreachable: u64,
-    /// [`AddressOutcome::TlsFailed`].
-    pub tls_failed: u64,
-}
+pub struct AddressCounts([u64; AddressOutcome::ALL.len()]);
 
 impl AddressCounts {
     /// One more.
     pub const fn add(&mut self, outcome: AddressOutcome) {
-        *match outcome {
-            AddressOutcome::Established => &mut self.established,
-            AddressOutcome::Refused => &mut self.refused,
-            AddressOutcome::Reset => &mut self.reset,
-            AddressOutcome::TimedOut => &mut self.timed_out,
-            AddressOutcome::Unreachable => &mut self.unreachable,
-            AddressOutcome::TlsFailed => &mut self.tls_failed,
-        } += 1;
+        self.0[outcome as usize] += 1;
     }
 
     /// Those of one outcome.
     pub const fn of(&self, outcome: AddressOutcome) -> u64 {
-        match outcome {
-            AddressOutcome::Established => self.established,
-            AddressOutcome::Refused => self.refused,
-            AddressOutcome::Reset => self.reset,
-            AddressOutcome::TimedOut => self.timed_out,
-            AddressOutcome::Unreachable => self.unreachable,
-            AddressOutcome::TlsFailed => self.tls_failed,
-        }
-    }
-
-    /// All that did not connect.
-    pub const fn failed(&self) -> u64 {
-        self.refused + self.reset + self.timed_out + self.unreachable + self.tls_failed
+        self.0[outcome as usize]
     }
 
     /// All of them.
-    pub const fn attempts(&self) -> u64 {
-        self.established + self.failed()
+    pub fn attempts(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// All that did not connect.
+    pub fn failed(&self) -> u64 {
+        self.attempts() - self.of(AddressOutcome::Established)
     }
 }
 
@@ -248,6 +244,13 @@ pub struct AddressTarget {
     pub unresolved: u64,
     /// Why the last one failed, where it did.
     pub reason: Option<String>,
+}
+
+impl AddressTarget {
+    /// `graylag.probe.kind`.
+    pub const fn kind(&self) -> &'static str {
+        if self.tls { "tls" } else { "tcp" }
+    }
 }
 
 /// One address of a target of TCP or TLS probes.

@@ -6,6 +6,8 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::ReflectorCounts;
+
 /// Version of these types; changes when a field changes its meaning or goes.
 pub const SCHEMA: u32 = 1;
 
@@ -48,6 +50,12 @@ pub struct Status {
     /// Paths with media or probes, each direction for itself.
     #[serde(default)]
     pub paths: Vec<PathStatus>,
+    /// Targets of TCP and TLS probes.
+    #[serde(default)]
+    pub targets: Vec<TargetProbes>,
+    /// What this node's STAMP reflector has done; where STAMP runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reflector: Option<ReflectorCounts>,
     /// Sessions on their way to media, by stage; none where there were none.
     #[serde(default)]
     pub activation: Vec<ActivationStatus>,
@@ -228,6 +236,48 @@ pub struct PathStatus {
     /// Its probes, where it has any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probes: Option<ProbeStatus>,
+}
+
+/// A target of TCP or TLS probes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TargetProbes {
+    /// Host and port, as they are configured.
+    pub target: String,
+    /// `tcp` or `tls`.
+    pub kind: String,
+    /// Its addresses now.
+    pub addresses: Vec<AddressProbes>,
+    /// Addresses of the last lookup that were left out: too many.
+    pub left_out: usize,
+    /// Lookups that failed; the addresses of the one before stay.
+    pub unresolved: u64,
+    /// Why the last one failed, where it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Probes of one address, since it came.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AddressProbes {
+    /// Address and port.
+    pub address: String,
+    /// Attempts.
+    pub attempts: u64,
+    /// Of these, those that did not connect.
+    pub failed: u64,
+    /// Failed ones that were made once more with the same 4-tuple.
+    pub repeated: u64,
+    /// Of these, those that failed again.
+    pub repeated_failed: u64,
+    /// Attempts that this host could not make.
+    pub unsent: u64,
+    /// From the SYN to the connection.
+    pub connect: Quantiles,
+    /// TLS handshakes.
+    pub tls: Quantiles,
+    /// Why TLS failed last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// Probes of a path in one direction.

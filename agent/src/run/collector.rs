@@ -19,7 +19,7 @@ use crate::{
     probe::{address, stamp},
 };
 
-/// Run times of the programs are read this often.
+/// Run times of the programs, and what nothing is judged by, are read this often.
 const PROGRAM_TIMES_EVERY: Duration = Duration::from_secs(5);
 /// Sockets that carry media, and probes, are looked at this often: a relay that stalls must be told of within half a second, a
 /// path that is down within one. Where there are many, less often.
@@ -185,6 +185,9 @@ impl<L: Listener> Work<L> {
                 let times = self.collector.program_times();
                 let times = times.iter().map(|t| (t.name, t.nanoseconds, t.runs)).collect();
                 self.engine.set_programs(times, self.collector.missed_runs());
+                let reflector = self.probers.stamp.as_ref().map(|prober| prober.reflector());
+                let targets = self.probers.addresses.as_ref().map(|prober| prober.look());
+                self.engine.absorb_probers(reflector, targets.unwrap_or_default(), at);
             }
             if at >= heartbeat_at {
                 heartbeat_at = at + HEARTBEAT_EVERY;
@@ -206,9 +209,6 @@ impl<L: Listener> Work<L> {
 
     fn look(&mut self, at: Duration, late: Duration) {
         let seen = self.collector.look(at.as_nanos() as u64);
-        if let Some(prober) = &self.probers.addresses {
-            self.engine.absorb_addresses(&prober.look(), at);
-        }
         if let Some(seen) = self.failing.told("looks at the kernel", seen) {
             for announcement in self.engine.absorb(&seen, late) {
                 self.listener.changed(announcement);
@@ -221,7 +221,7 @@ impl<L: Listener> Work<L> {
         let at = now();
         let late = self.softirqs_late(at).max(at.saturating_sub(due));
         if let Some(prober) = &self.probers.stamp {
-            for announcement in self.engine.absorb_probes(&prober.look(), at, late) {
+            for announcement in self.engine.absorb_probes(prober.look(), at, late) {
                 self.listener.changed(announcement);
             }
         }

@@ -79,9 +79,8 @@ struct Agent {
     runtime: tokio::runtime::Runtime,
     server: Arc<Server>,
     exporter: Option<Arc<export::Handle>>,
-    /// Where there is a reflector or a session; it ends with this.
-    prober: Option<Arc<stamp::Prober>>,
-    addresses: Option<Arc<address::Prober>>,
+    /// They end with this.
+    probers: Probers,
     signals: Signals,
 }
 
@@ -141,21 +140,20 @@ impl Agent {
             // Somebody must hear of it: where there is neither view nor OTLP, standard output.
             !arguments.view && exporter.as_ref().is_none_or(|exporter| !exporter.takes_events()),
         );
-        let prober = probing.map(|bound| bound.start().map(Arc::new)).transpose()?;
+        let stamp = probing.map(|bound| bound.start().map(Arc::new)).transpose()?;
         let addresses = settings::address_probes(&config);
         let addresses = (!addresses.is_empty())
             .then(|| address::Prober::start(&addresses).map(Arc::new).context("[[probe]]"))
             .transpose()?;
-        let probers = Probers { stamp: prober.clone(), addresses: addresses.clone() };
-        let collector = Handle::start(collector, probers, engine.clone(), config.interval, told)?;
-        Ok(Self { config, ids, engine, collector, runtime, server, exporter, prober, addresses, signals })
+        let probers = Probers { stamp, addresses };
+        let collector = Handle::start(collector, probers.clone(), engine.clone(), config.interval, told)?;
+        Ok(Self { config, ids, engine, collector, runtime, server, exporter, probers, signals })
     }
 
     fn until_stopped(mut self, arguments: &Arguments) -> Result<()> {
         let outcome = if arguments.view { self.show() } else { self.wait(arguments) };
         self.collector.stop();
-        drop(self.prober);
-        drop(self.addresses);
+        drop(self.probers);
         let server = self.server;
         let exporter = self.exporter;
         self.runtime.block_on(async {
@@ -231,7 +229,7 @@ impl Agent {
     /// Targets, keys and who is answered. Where the keys cannot be read all of it stays as it is: without them nothing would
     /// be answered any more.
     fn reload_probes(&self, new: &Config) {
-        let Some(prober) = &self.prober else { return };
+        let Some(prober) = &self.probers.stamp else { return };
         match settings::stamp_settings(new) {
             Ok(settings) => prober.reconfigure(&settings.unwrap_or_default()),
             Err(error) => tracing::error!("probes are not reloaded: {error}"),

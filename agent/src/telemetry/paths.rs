@@ -5,8 +5,10 @@ use super::{
     points::{Attributes, Known, Point, Value, of_leg, of_path, text},
 };
 use crate::{
-    aggregate::{AddressTotals, PathProbes},
-    model::{AddressOutcome, Direction, Leg, Path, PathReport, PathState, StampCounts},
+    aggregate::PathProbes,
+    model::{
+        AddressOutcome, AddressPath, AddressTarget, Direction, Leg, Path, PathReport, PathState, StampCounts,
+    },
 };
 
 impl Known<'_> {
@@ -51,25 +53,43 @@ impl Known<'_> {
         }
     }
 
-    fn address_durations(&self) -> impl Iterator<Item = Point> {
-        self.aggregate.addresses().iter().map(|known| {
-            let took = if known.tls { &known.seen.tls } else { &known.seen.connect };
-            let value = Value::Distribution(took.distribution.clone());
-            Point { attributes: of_kind(&known.path, kind(known.tls)), since: known.since, value }
+    fn address_durations(&self) -> Vec<Point> {
+        self.of_addresses(|target, seen, attributes| {
+            let took = if target.tls { &seen.tls } else { &seen.connect };
+            vec![(attributes, Value::Distribution(took.distribution.clone()))]
         })
     }
 
     fn address_counts(&self) -> Vec<Point> {
-        let points = |known: &AddressTotals| {
-            let (path, tls, since) = (known.path.clone(), known.tls, known.since);
-            let counts = known.seen.counts;
-            AddressOutcome::ALL.into_iter().map(move |outcome| {
-                let mut attributes = of_kind(&path, kind(tls));
+        self.of_addresses(|_, seen, attributes| {
+            let count = |outcome: AddressOutcome| {
+                let mut attributes = attributes.clone();
                 attributes.push((a::OUTCOME, text(outcome.name())));
-                Point { attributes, since, value: Value::Count(counts.of(outcome)) }
-            })
-        };
-        self.aggregate.addresses().iter().flat_map(points).collect()
+                (attributes, Value::Count(seen.counts.of(outcome)))
+            };
+            AddressOutcome::ALL.map(count).into()
+        })
+    }
+
+    fn of_addresses(
+        &self,
+        values: impl Fn(&AddressTarget, &AddressPath, Attributes) -> Vec<(Attributes, Value)>,
+    ) -> Vec<Point> {
+        let addresses = self.aggregate.addresses();
+        let mut points = Vec::new();
+        for target in addresses.targets() {
+            for seen in &target.paths {
+                let path = Path { peer: target.target.as_str().into(), address: Some(seen.address.ip()) };
+                let since = addresses.since(target, seen.address);
+                let values = values(target, seen, of_kind(&path, target.kind()));
+                points.extend(values.into_iter().map(|(attributes, value)| Point {
+                    attributes,
+                    since,
+                    value,
+                }));
+            }
+        }
+        points
     }
 
     /// Share of the probes that was lost, by direction.
@@ -110,8 +130,4 @@ fn of_kind(path: &Path, kind: &str) -> Attributes {
     let mut attributes = of_path(path);
     attributes.push((a::KIND, text(kind)));
     attributes
-}
-
-const fn kind(tls: bool) -> &'static str {
-    if tls { "tls" } else { "tcp" }
 }

@@ -158,6 +158,6 @@ fn name(leg: &MediaStatus, limit: usize) -> String {
 }
 
 /// Which way packets go.
-fn arrow(direction: &str) -> &'static str {
+pub(super) fn arrow(direction: &str) -> &'static str {
     if direction == "transmit" { "↑" } else { "↓" }
 }

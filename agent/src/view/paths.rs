@@ -4,6 +4,7 @@ use ratatui::{style::Style, text::Line};
 
 use super::{
     format::{NOTHING, age, latency, share},
+    media::arrow,
     pen::{Pen, plain},
     snapshot::Snapshot,
     subject,
@@ -56,7 +57,7 @@ fn row(theme: Theme, path: &PathStatus, column: usize) -> Line<'static> {
     ];
     let mut pen = Pen::new().left(if rank(path) == 2 { "!" } else { "" }, MARK, style);
     pen = pen.left(&name(path, column), column, style).gap(1);
-    pen = pen.left(if path.direction == "transmit" { "↑" } else { "↓" }, WAY, style);
+    pen = pen.left(arrow(&path.direction), WAY, style);
     pen = pen.left(&path.state, STATE, style);
     for text in cells {
         pen = pen.gap(1).right(&text, NUMBER, style);

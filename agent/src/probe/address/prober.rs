@@ -20,7 +20,7 @@ use tokio::{
 use super::{
     attempt::Tls,
     ports::Sweep,
-    resolve::{Target, resolve},
+    resolve::{ResolveError, Target, resolve},
     round::{AT_ONCE, RoundError, Work, sweep, tls},
 };
 use crate::model::AddressTarget;
@@ -118,6 +118,16 @@ impl State {
         Self { known, works: BTreeMap::new() }
     }
 
+    /// Whether its name resolves; said when that changes.
+    fn tell(&mut self, error: Option<&ResolveError>) {
+        match (error, &self.known.reason) {
+            (Some(error), None) => tracing::warn!("[[probe]] {}: {error}", self.known.target),
+            (None, Some(_)) => tracing::info!("[[probe]] {} resolves again", self.known.target),
+            _ => {}
+        }
+        self.known.reason = error.map(ToString::to_string);
+    }
+
     /// Forgets addresses that are no more, and begins with those that are new.
     fn take(&mut self, addresses: &[SocketAddr], mut begin: impl FnMut(usize) -> (Arc<Work>, AbortHandle)) {
         self.works.retain(|address, (_, task)| {
@@ -159,7 +169,7 @@ async fn one_target(
     loop {
         let found = resolve(&probe.target).await;
         if let Some(state) = shared.targets().get_mut(at) {
-            state.known.reason = found.as_ref().err().map(ToString::to_string);
+            state.tell(found.as_ref().err());
             match found {
                 Ok((addresses, left_out)) => {
                     state.known.left_out = left_out;
@@ -197,6 +207,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::model::AddressOutcome;
 
     #[test]
     fn it_goes_on_until_it_is_dropped() {
@@ -223,8 +234,8 @@ mod tests {
             thread::sleep(Duration::from_millis(5));
         };
         let (well, refused) = (&seen[0].paths[0].counts, &seen[1].paths[0].counts);
-        assert!(well.established >= 5 && well.failed() == 0, "{seen:?}");
-        assert_eq!(refused.refused, refused.attempts(), "{seen:?}");
+        assert!(well.of(AddressOutcome::Established) >= 5 && well.failed() == 0, "{seen:?}");
+        assert_eq!(refused.of(AddressOutcome::Refused), refused.attempts(), "{seen:?}");
         assert!(seen[2].paths.is_empty() && seen[2].reason.is_some(), "{seen:?}");
         drop(prober);
     }

@@ -220,12 +220,20 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let found = round(&settings(port), &NEVER).unwrap();
         let path = &found.paths[0];
-        assert_eq!((path.counts.attempts(), path.counts.established, path.repeated), (20, 20, 0), "{path:?}");
+        assert_eq!(
+            (path.counts.attempts(), path.counts.of(AddressOutcome::Established), path.repeated),
+            (20, 20, 0),
+            "{path:?}"
+        );
         assert!(path.connect.most.is_some() && path.tls.most.is_none());
         drop(listener);
         let found = round(&settings(port), &NEVER).unwrap();
         let path = &found.paths[0];
-        assert_eq!((path.counts.refused, path.repeated, path.repeated_failed), (20, 20, 20), "{path:?}");
+        assert_eq!(
+            (path.counts.of(AddressOutcome::Refused), path.repeated, path.repeated_failed),
+            (20, 20, 20),
+            "{path:?}"
+        );
     }
 
     #[test]
@@ -258,7 +266,7 @@ mod tests {
         let settings = Settings { tls: true, count: 9, at_once: 3, patience, ..settings(port) };
         let found = round(&settings, &NEVER).unwrap();
         let path = &found.paths[0];
-        assert_eq!((path.counts.timed_out, path.repeated_failed), (9, 9), "{path:?}");
+        assert_eq!((path.counts.of(AddressOutcome::TimedOut), path.repeated_failed), (9, 9), "{path:?}");
         assert_eq!(path.reason.as_deref(), Some("no end of the TLS handshake"));
         assert_eq!(most.load(Ordering::Relaxed), 3);
     }

@@ -10,7 +10,7 @@ use super::{
     PATIENCE,
     packet::{ErrorEstimate, Request},
     peers::RATE,
-    replay::{Place, Window},
+    replay::{Place, Window, extended},
 };
 use crate::model::StampCounts;
 
@@ -144,11 +144,6 @@ impl Arrivals {
 /// When its sender says that it left.
 fn left(request: &Request) -> i64 {
     request.timestamp.nanos(ErrorEstimate::from_bits(request.error).ptp)
-}
-
-/// The number with these low 32 bits that is nearest to another.
-fn extended(near: u64, sequence: u32) -> u64 {
-    near.saturating_add_signed(i64::from(sequence.wrapping_sub(near as u32).cast_signed()))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::replay::{Place, Window};
+use super::replay::{self, Place, Window};
 use crate::model::StampCounts;
 
 /// Numbers that a reflector may be ahead of what we sent: copies on the way there take numbers too.
@@ -91,7 +91,7 @@ impl Fates {
             self.newest = Some(Newest { number, at: now, ours });
             return Mark { life, number };
         };
-        let step = i64::from(number.wrapping_sub(newest.number as u32).cast_signed());
+        let step = replay::ahead(newest.number, number);
         // What was sent after a number had arrived must get a higher one, and not one that is further ahead than we are.
         let impossible = sent_at > newest.at && step <= 0;
         let ahead = step > ours.saturating_sub(newest.ours).cast_signed().saturating_add(AHEAD);
@@ -118,8 +118,7 @@ impl Fates {
             self.receive.duplicated += 1;
             return;
         };
-        let step = i64::from(number.wrapping_sub(newest.number as u32).cast_signed());
-        let number = newest.number.saturating_add_signed(step);
+        let number = replay::extended(newest.number, number);
         if number == first.number || self.seen.place(number) == Place::Seen {
             self.receive.duplicated += 1;
         } else {

@@ -32,11 +32,7 @@ impl Heard {
 
     /// Adds what one of its test packets came to.
     pub const fn count(&mut self, more: StampCounts) {
-        let counts = &mut self.counts;
-        counts.sent += more.sent;
-        counts.lost += more.lost;
-        counts.duplicated += more.duplicated;
-        counts.reordered += more.reordered;
+        self.counts.add(&more);
     }
 
     /// A packet that does not validate.

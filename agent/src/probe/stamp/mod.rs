@@ -28,7 +28,6 @@ pub use keys::Keys;
 pub use prober::{Bound, Prober, ProberError, bind};
 pub use sessions::{Settings, Target};
 
-/// Port of the reflector (RFC 8762, 4.1).
-pub const PORT: u16 = 862;
+pub use crate::model::STAMP_PORT as PORT;
 /// A test packet without a reply for this long is lost.
 pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);

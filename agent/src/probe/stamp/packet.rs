@@ -96,11 +96,6 @@ impl ErrorEstimate {
             | ((self.scale & 0x3f) as u16) << 8
             | self.multiplier as u16
     }
-
-    /// The error in seconds: multiplier · 2⁻³² · 2^scale.
-    pub fn seconds(self) -> f64 {
-        f64::from(self.multiplier) * f64::from(i32::from(self.scale) - 32).exp2()
-    }
 }
 
 /// A Session-Sender test packet (RFC 8762, 4.2).
@@ -272,7 +267,9 @@ mod tests {
     #[test]
     fn an_error_estimate_is_what_rfc_4656_says() {
         let one_second = ErrorEstimate::UNKNOWN;
-        assert!((one_second.seconds() - 1.0).abs() < 1e-9);
+        // Multiplier · 2⁻³² · 2^scale.
+        let seconds = f64::from(one_second.multiplier) * f64::from(i32::from(one_second.scale) - 32).exp2();
+        assert!((seconds - 1.0).abs() < 1e-9);
         let bits = ErrorEstimate { synchronized: true, ptp: true, scale: 63, multiplier: 255 }.bits();
         assert_eq!(bits, 0xffff);
         assert_eq!(one_second.bits(), 0x2001);

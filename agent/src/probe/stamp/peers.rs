@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
+use ipnet::IpNet;
+
 /// Packets a second that one prefix is answered, and how many at once.
 pub const RATE: u32 = 20_000;
 const BURST: f64 = RATE as f64 / 10.0;
@@ -18,21 +20,12 @@ struct Bucket {
 pub struct Peers {
     /// Lengths in use, the longest first, by family.
     lengths: [Vec<u8>; 2],
-    buckets: HashMap<(IpAddr, u8), Bucket>,
+    buckets: HashMap<IpNet, Bucket>,
 }
 
-/// The first `bits` of an address, the rest zero.
-fn cut(address: IpAddr, bits: u8) -> IpAddr {
-    match address {
-        IpAddr::V4(v4) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0);
-            IpAddr::V4((v4.to_bits() & mask).into())
-        }
-        IpAddr::V6(v6) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(bits.min(128))).unwrap_or(0);
-            IpAddr::V6((v6.to_bits() & mask).into())
-        }
-    }
+/// The network of this size that holds an address; one has never more bits than the address.
+fn network(address: IpAddr, bits: u8) -> IpNet {
+    IpNet::new(address, bits).unwrap_or_else(|_| address.into()).trunc()
 }
 
 impl Peers {
@@ -45,7 +38,7 @@ impl Peers {
             if !lengths.contains(&bits) {
                 lengths.push(bits);
             }
-            peers.buckets.insert((cut(address, bits), bits), full);
+            peers.buckets.insert(network(address, bits), full);
         }
         for lengths in &mut peers.lengths {
             lengths.sort_unstable_by(|a, b| b.cmp(a));
@@ -73,9 +66,9 @@ impl Peers {
         enough
     }
 
-    fn find(&self, address: IpAddr) -> Option<(IpAddr, u8)> {
+    fn find(&self, address: IpAddr) -> Option<IpNet> {
         let lengths = &self.lengths[usize::from(address.is_ipv6())];
-        lengths.iter().map(|bits| (cut(address, *bits), *bits)).find(|key| self.buckets.contains_key(key))
+        lengths.iter().map(|bits| network(address, *bits)).find(|key| self.buckets.contains_key(key))
     }
 }
 

@@ -119,9 +119,18 @@ impl Replay {
     fn extended(&self, number: u32) -> u64 {
         // Begins one wrap up, so that numbers behind the first have a place.
         let Some(top) = self.window.top() else { return (1 << 32) + u64::from(number) };
-        let ahead = number.wrapping_sub(top as u32).cast_signed();
-        top.saturating_add_signed(i64::from(ahead))
+        extended(top, number)
     }
+}
+
+/// The number with these low 32 bits that is nearest to another.
+pub fn extended(near: u64, number: u32) -> u64 {
+    near.saturating_add_signed(ahead(near, number))
+}
+
+/// How far these low 32 bits are ahead of another number's; below zero where they are behind.
+pub fn ahead(of: u64, number: u32) -> i64 {
+    i64::from(number.wrapping_sub(of as u32).cast_signed())
 }
 
 #[cfg(test)]

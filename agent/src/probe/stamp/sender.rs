@@ -66,7 +66,6 @@ pub struct Session {
     outstanding: VecDeque<Outstanding>,
     fates: Fates,
     late: u64,
-    stray: u64,
     unsent: u64,
     round_trip: Delays,
     /// Smoothed round trip and its deviation (RFC 6298, 2).
@@ -91,7 +90,6 @@ impl Session {
             outstanding: VecDeque::new(),
             fates: Fates::default(),
             late: 0,
-            stray: 0,
             unsent: 0,
             round_trip: Delays::default(),
             smoothed: None,
@@ -168,13 +166,12 @@ impl Session {
             // Is it behind us, or was it never sent?
             let behind = (self.next as u32).wrapping_sub(reply.sender.sequence);
             let late = behind > 0 && u64::from(behind) <= self.next;
-            *(if late { &mut self.late } else { &mut self.stray }) += 1;
+            self.late += u64::from(late);
             return if late { Answer::Late } else { Answer::Stray };
         };
         let Some(outstanding) = self.outstanding.get_mut(at) else { return Answer::Stray };
         if outstanding.timestamp != reply.sender.timestamp {
             // The number is ours, the packet is not: of a former life of this port, or made up.
-            self.stray += 1;
             return Answer::Stray;
         }
         self.replied_at = Some(self.replied_at.map_or(now, |at| at.max(now)));

@@ -265,19 +265,15 @@ impl Sessions {
             self.reflector.count_loop();
             return;
         }
-        match self.reflector.reflect(received, leaves, now, out) {
+        let reflection = self.reflector.reflect(received, leaves, now, out);
+        let Some(heard) = self.heard.get_mut(&from.ip()) else { return };
+        match reflection {
             Reflection::Ignored => {}
-            Reflection::Mismatch => self.mismatched(received.from.ip(), now),
-            Reflection::Replayed(counts) => {
-                if let Some(heard) = self.heard.get_mut(&received.from.ip()) {
-                    heard.count(counts);
-                }
-            }
+            Reflection::Mismatch => heard.mismatched(now),
+            Reflection::Replayed(counts) => heard.count(counts),
             Reflection::Valid(report, counts) => {
-                if let Some(heard) = self.heard.get_mut(&received.from.ip()) {
-                    heard.valid(report, now);
-                    heard.count(counts);
-                }
+                heard.valid(report, now);
+                heard.count(counts);
             }
         }
     }

@@ -42,6 +42,8 @@ pub fn empty() -> Status {
         media: vec![],
         relays: vec![],
         paths: Vec::new(),
+        targets: Vec::new(),
+        reflector: None,
         activation: vec![],
         drops: vec![],
         signals: signals.map(|name| signal(name, None)).into(),
