@@ -56,6 +56,19 @@ pub struct Config {
     pub socket: Option<PathBuf>,
     /// Loopback address of the local API.
     pub listen: Option<SocketAddr>,
+    /// What load balancers ask.
+    pub node_health: NodeHealth,
+}
+
+/// `[node_health]`, checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeHealth {
+    /// Where `/health/node` is served.
+    pub listen: Option<SocketAddr>,
+    /// Where `HAProxy`'s agent-check is answered.
+    pub agent_check: Option<SocketAddr>,
+    /// What a gray node keeps of its load, percent.
+    pub canary: u8,
 }
 
 /// A network namespace by name.
