@@ -23,6 +23,7 @@ pub mod random;
 pub mod raw;
 pub mod rtp;
 pub mod servers;
+pub mod sites;
 pub mod traffic;
 pub mod trial;
 pub mod turn;

@@ -160,6 +160,8 @@ fn defaults_of_the_detectors_are_those_of_the_code() {
         ("quiet", format!("{:?}", s.quiet)),
         ("recovery", s.recovery.to_string()),
         ("late", format!("{:?}", s.late)),
+        ("reroute", format!("{:?}", s.reroute)),
+        ("canary", s.canary.to_string()),
     ];
     let verdicts = read("docs/verdicts.md");
     let table = rows(between(&verdicts, "\n## Defaults\n", "\n## "));

@@ -41,6 +41,7 @@ pub fn checked(raw: &Raw, source: &Source<'_>) -> Result<Config, ConfigError> {
             )?,
             response_slow: duration(&raw.thresholds.response_slow, "thresholds.response_slow", source)?,
             relay_learning: duration(&raw.thresholds.relay_learning, "thresholds.relay_learning", source)?,
+            reroute: duration(&raw.thresholds.reroute, "thresholds.reroute", source)?,
             lease: duration(&raw.thresholds.lease, "thresholds.lease", source)?,
         },
         limits: Limits {

@@ -118,6 +118,8 @@ pub struct Thresholds {
     /// See the raw form.
     pub relay_learning: Duration,
     /// See the raw form.
+    pub reroute: Duration,
+    /// See the raw form.
     pub lease: Duration,
 }
 

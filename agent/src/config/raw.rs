@@ -206,6 +206,8 @@ pub struct Thresholds {
     pub response_slow: Spanned<String>,
     /// How long a relay is watched before it is judged by its output alone.
     pub relay_learning: Spanned<String>,
+    /// Media must have left a path that is down by this.
+    pub reroute: Spanned<String>,
     /// How long a condition stands without fresh bad evidence.
     pub lease: Spanned<String>,
 }
@@ -218,6 +220,7 @@ impl Default for Thresholds {
             first_byte_stall: text("3s"),
             response_slow: text("50ms"),
             relay_learning: text("2m"),
+            reroute: text("5s"),
             lease: text("10s"),
         }
     }

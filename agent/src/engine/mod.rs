@@ -7,7 +7,7 @@ mod facts;
 mod report;
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -22,8 +22,9 @@ use crate::{
     collect::Observation,
     health::{self, Change, Judge},
     model::{
-        AddressTarget, Condition, Leg, NodeTransition, PathReport, PathState, PathTransition, Phase,
+        AddressTarget, Condition, Leg, NodeTransition, Path, PathReport, PathState, PathTransition, Phase,
         ReflectorCounts, StampPath, Target, Transition,
+        avoid::{Avoid, Avoided, AvoidedStatus},
         status::{Message, NodeStatus, SCHEMA, Stamp, Status},
     },
     telemetry::{AgentFacts, Known, Point, catalog::Id},
@@ -86,7 +87,7 @@ impl Engine {
     pub fn new(
         facts: Facts,
         naming: Naming,
-        judge: (health::Settings, std::collections::BTreeMap<std::sync::Arc<str>, bool>),
+        judge: (health::Settings, BTreeMap<std::sync::Arc<str>, bool>),
         subjects: usize,
         interval: Duration,
         now: Duration,
@@ -191,7 +192,7 @@ impl Engine {
     pub fn reconfigure(
         &self,
         naming: Naming,
-        judge: (health::Settings, std::collections::BTreeMap<std::sync::Arc<str>, bool>),
+        judge: (health::Settings, BTreeMap<std::sync::Arc<str>, bool>),
     ) {
         let mut inner = self.lock();
         inner.aggregator.rename(naming);
@@ -239,6 +240,32 @@ impl Engine {
     /// How this node serves its users.
     pub fn health(&self, now: Duration) -> NodeStatus {
         self.lock().health(now)
+    }
+
+    /// Takes what a controller avoids, which has been checked, and says how that stands.
+    pub fn avoid(&self, now: Duration, said: &Avoid) -> Avoided {
+        let mut inner = self.lock();
+        let legs: Vec<Leg> = said
+            .avoid
+            .iter()
+            .flat_map(|avoided| {
+                let path = Path { peer: avoided.peer.as_str().into(), address: avoided.address };
+                avoided.directions().into_iter().map(move |direction| Leg { path: path.clone(), direction })
+            })
+            .collect();
+        inner.judge.avoid(now, legs.clone(), now + Duration::from_secs_f64(said.valid_for));
+        let inner = &*inner;
+        let probes = inner.aggregator.probes().by_path();
+        let reports: BTreeMap<Leg, PathReport> =
+            inner.judge.paths().map(|report| (report.leg.clone(), report)).collect();
+        let status = |leg: Leg| AvoidedStatus {
+            stuck: inner.judge.is_stuck(&leg),
+            path: match reports.get(&leg) {
+                Some(report) => inner.path(report, &probes, now),
+                None => inner.path(&PathReport::unknown(leg, now), &probes, now),
+            },
+        };
+        Avoided { stamp: inner.stamp(now), avoid: legs.into_iter().map(status).collect() }
     }
 
     /// Nothing new.
@@ -404,7 +431,7 @@ mod tests {
     /// take the end of a lease, which may be minutes ahead or past, for the end of the feed.
     #[test]
     fn transitions_are_as_valid_as_heartbeats_and_carry_the_lease() {
-        let judge = (health::Settings::default(), std::collections::BTreeMap::new());
+        let judge = (health::Settings::default(), BTreeMap::new());
         let engine =
             Engine::new(Facts::default(), Naming::default(), judge, 10, INTERVAL, Duration::from_secs(1000));
         let mut told = Vec::new();

@@ -105,13 +105,17 @@ pub async fn run(
         match client.send(&request(&events, &resource)).await {
             Ok(accepted) => {
                 outcome.lose(accepted.rejected);
-                let said = format!("{} events rejected: {}", accepted.rejected, accepted.said);
-                outcome.set(Signal::Events, (accepted.rejected > 0).then_some(said));
+                if accepted.rejected > 0 {
+                    let said = format!("{} events rejected: {}", accepted.rejected, accepted.said);
+                    outcome.refused(Signal::Events, said);
+                } else {
+                    outcome.set(Signal::Events, None);
+                }
                 backoff = Backoff::default();
             }
             Err(Failure::Refused(reason)) => {
                 outcome.lose(n);
-                outcome.set(Signal::Events, Some(reason));
+                outcome.refused(Signal::Events, reason);
             }
             Err(Failure::Retry { reason, .. }) if stopping => {
                 outcome.lose(n);

@@ -21,7 +21,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{sync::watch, task::JoinHandle};
@@ -67,6 +67,9 @@ pub enum Number {
     Fraction(f64),
 }
 
+/// A failure that is over is told for this long.
+const TOLD_FOR: Duration = Duration::from_secs(10);
+
 /// What became of exports so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -83,7 +86,21 @@ pub struct Facts {
 struct Outcome {
     dropped: AtomicU64,
     /// One for each signal, so that a success of one does not hide the failure of the other.
-    errors: Mutex<[Option<String>; 2]>,
+    errors: Mutex<[Option<Said>; 2]>,
+}
+
+/// Why an export failed.
+#[derive(Debug)]
+struct Said {
+    error: String,
+    /// Since when nothing waits for it to be over: events that were refused are gone, and the next may be hours away.
+    is_over: Option<Instant>,
+}
+
+impl Said {
+    fn is_told(&self) -> bool {
+        self.is_over.is_none_or(|since| since.elapsed() < TOLD_FOR)
+    }
 }
 
 /// Index into [`Outcome::errors`].
@@ -100,14 +117,23 @@ impl Outcome {
 
     /// Says the first failure of a row of them, and when it is over.
     fn set(&self, signal: Signal, error: Option<String>) {
+        self.say(signal, error.map(|error| Said { error, is_over: None }));
+    }
+
+    /// The same of a failure after which nothing is tried again.
+    fn refused(&self, signal: Signal, error: String) {
+        self.say(signal, Some(Said { error, is_over: Some(Instant::now()) }));
+    }
+
+    fn say(&self, signal: Signal, said: Option<Said>) {
         let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = &mut errors[signal as usize];
-        match (&*slot, &error) {
-            (None, Some(error)) => tracing::warn!("export fails: {error}"),
+        match (&*slot, &said) {
+            (None, Some(said)) => tracing::warn!("export fails: {}", said.error),
             (Some(_), None) => tracing::info!("export succeeds again"),
             _ => {}
         }
-        *slot = error;
+        *slot = said;
     }
 }
 
@@ -160,7 +186,7 @@ impl Handle {
         Facts {
             endpoint: self.shown.clone(),
             dropped: self.outcome.dropped.load(Ordering::Relaxed),
-            last_error: errors.iter().flatten().next().cloned(),
+            last_error: errors.iter().flatten().find(|said| said.is_told()).map(|said| said.error.clone()),
         }
     }
 

@@ -15,7 +15,10 @@ pub use server::{Listening, Server, ServerError};
 use std::time::Duration;
 
 use crate::{
-    model::status::{Message, NodeStatus, Status},
+    model::{
+        avoid::{Avoid, Avoided},
+        status::{Message, NodeStatus, Status},
+    },
     telemetry::{Point, catalog::Id},
 };
 
@@ -25,6 +28,8 @@ pub trait Source: Send + Sync + 'static {
     fn status(&self) -> Status;
     /// How this node serves its users, for load balancers.
     fn health(&self) -> NodeStatus;
+    /// Takes what a controller avoids, for `/v1/avoid`.
+    fn avoid(&self, said: &Avoid) -> Avoided;
     /// First message of `/v1/watch`.
     fn state(&self) -> Message;
     /// For `/metrics`.

@@ -12,13 +12,13 @@ use std::{
 
 use axum::{
     Router,
-    extract::State,
+    extract::{DefaultBodyLimit, State, rejection::JsonRejection},
     http::{StatusCode, header::CONTENT_TYPE},
     response::{
         IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
     },
-    routing::get,
+    routing::{get, post},
 };
 use futures_util::{Stream, StreamExt, future, stream};
 use tokio::{
@@ -32,12 +32,14 @@ use super::{
     connections::{self, until},
     prometheus,
 };
-use crate::model::status::Message;
+use crate::model::{avoid::Avoid, status::Message};
 
 /// Messages kept for a reader that is behind; after that it is cut.
 const BACKLOG: usize = 1024;
 /// Readers of `/v1/watch` at once.
 const WATCHERS: usize = 256;
+/// Bytes of what a controller may say.
+const LONGEST_BODY: usize = 256 * 1024;
 /// Who may read the socket: owner and group.
 const SOCKET_MODE: u32 = 0o660;
 
@@ -158,13 +160,18 @@ impl Server {
             .route("/metrics", get(metrics))
             .route("/v1/status", get(status))
             .route("/v1/watch", get(watching))
+            .with_state(shared.clone());
+        let saying = Router::new()
+            .route("/v1/avoid", post(avoid))
+            .layer(DefaultBodyLimit::max(LONGEST_BODY))
             .with_state(shared);
         let places = Arc::new(Semaphore::new(connections::MOST));
         let mut tasks = Vec::new();
         let mut socket = None;
         if let Some((listener, file)) = listening.unix {
             let listener = UnixListener::from_std(listener)?;
-            let (router, stopped) = (router.clone(), stopped.clone());
+            // Who may say what is avoided is decided by who may open the socket; a loopback port has no owner.
+            let (router, stopped) = (router.clone().merge(saying), stopped.clone());
             let places = places.clone();
             tasks.push(tokio::spawn(connections::serve(listener, router, places, stopped)));
             socket = Some(file);
@@ -222,6 +229,21 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
 
 async fn status(State(shared): State<Arc<Shared>>) -> Response {
     axum::Json(shared.source.status()).into_response()
+}
+
+/// What a controller avoids, all of it; the answer says where evidence says otherwise.
+async fn avoid(
+    State(shared): State<Arc<Shared>>,
+    said: Result<axum::Json<Avoid>, JsonRejection>,
+) -> Response {
+    let said = match said {
+        Ok(axum::Json(said)) => said,
+        Err(rejection) => return (rejection.status(), rejection.body_text() + "\n").into_response(),
+    };
+    match said.check() {
+        Ok(()) => axum::Json(shared.source.avoid(&said)).into_response(),
+        Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+    }
 }
 
 async fn watching(State(shared): State<Arc<Shared>>) -> Response {

@@ -12,7 +12,10 @@ use jiff::Timestamp;
 
 use super::{Listening, Server, Source};
 use crate::{
-    model::status::{Message, NodeStatus, Stamp, Status},
+    model::{
+        avoid::{Avoid, Avoided},
+        status::{Message, NodeStatus, Stamp, Status},
+    },
     telemetry::{Point, catalog::Id},
 };
 
@@ -20,6 +23,9 @@ struct Nothing;
 
 impl Source for Nothing {
     fn status(&self) -> Status {
+        unreachable!("nobody asks")
+    }
+    fn avoid(&self, _: &Avoid) -> Avoided {
         unreachable!("nobody asks")
     }
     fn health(&self) -> NodeStatus {

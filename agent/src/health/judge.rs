@@ -19,6 +19,7 @@ use super::{
     paths::PathJudge,
     recent::Recent,
     relay::RelayJudge,
+    routing::Routing,
     stall::{Sample, Stall},
     verdict::Verdict,
 };
@@ -54,6 +55,7 @@ pub struct Judge {
     activation: Activation,
     pub(super) paths: PathJudge,
     pub(super) node: NodeJudge,
+    pub(super) routing: Routing,
     pub(super) changes: Vec<Change>,
     /// Answers ever seen, by service and role: whether silence means anything there.
     answers: BTreeMap<(Arc<str>, Role), u64>,
@@ -107,6 +109,7 @@ impl Judge {
             activation: Activation::default(),
             paths: PathJudge::default(),
             node: NodeJudge::default(),
+            routing: Routing::default(),
             changes: Vec::new(),
             answers: BTreeMap::new(),
             declared,
@@ -155,6 +158,7 @@ impl Judge {
         self.observe_media(tick, late, &mut transitions);
         self.observe_activation(tick, late, &mut transitions);
         self.observe_paths(tick, &mut transitions);
+        self.observe_routing(tick, late, &mut transitions);
         self.remember(tick);
         let around = self.surroundings(tick.at);
         let mut standing: BTreeSet<Subject> = self

@@ -13,6 +13,7 @@ mod drops;
 mod judge;
 mod judge_node;
 mod judge_paths;
+mod judge_routing;
 mod learned;
 mod lifecycle;
 mod loss;
@@ -29,6 +30,7 @@ mod recent;
 mod relay;
 #[cfg(test)]
 mod relay_simulation;
+mod routing;
 mod settings;
 mod shares;
 mod shift;

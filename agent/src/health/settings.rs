@@ -39,6 +39,8 @@ pub struct Settings {
     pub recovery: f64,
     /// A look this late widens the bounds and lowers confidence.
     pub late: Duration,
+    /// Media must have left a path that is down by this.
+    pub reroute: Duration,
     /// What a node that is gray keeps of its load, percent: who gets nothing proves nothing.
     pub canary: u8,
 }
@@ -62,6 +64,7 @@ impl Default for Settings {
             quiet: Duration::from_secs(60),
             recovery: 6.0,
             late: Duration::from_millis(250),
+            reroute: Duration::from_secs(5),
             canary: 5,
         }
     }

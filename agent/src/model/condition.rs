@@ -19,6 +19,10 @@ pub enum ConditionName {
     PathLoss,
     /// Traffic is expected and nothing is proven to arrive.
     PathDown,
+    /// Media still goes into a path that is down.
+    NotRerouted,
+    /// A controller avoids what evidence says is healthy.
+    StuckAvoid,
     /// Probes arrive and do not validate.
     AuthMismatch,
     /// Media flows in one direction only.
@@ -33,12 +37,14 @@ pub enum ConditionName {
 
 impl ConditionName {
     /// All that this version concludes.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::HandshakeStall,
         Self::FirstByteStall,
         Self::ResponseSlow,
         Self::PathLoss,
         Self::PathDown,
+        Self::NotRerouted,
+        Self::StuckAvoid,
         Self::AuthMismatch,
         Self::OneWayMedia,
         Self::RelayStall,
@@ -54,6 +60,8 @@ impl ConditionName {
             Self::ResponseSlow => "response_slow",
             Self::PathLoss => "path_loss",
             Self::PathDown => "path_down",
+            Self::NotRerouted => "not_rerouted",
+            Self::StuckAvoid => "stuck_avoid",
             Self::AuthMismatch => "auth_mismatch",
             Self::OneWayMedia => "one_way_media",
             Self::RelayStall => "relay_stall",
@@ -70,6 +78,8 @@ impl ConditionName {
             Self::ResponseSlow => "its answers take longer than its own past, network unchanged",
             Self::PathLoss => "more of its media or probes is lost than usual, bursts counted once",
             Self::PathDown => "it should deliver, and nothing proves that it does",
+            Self::NotRerouted => "media still goes into a path that is down",
+            Self::StuckAvoid => "a controller avoids it, and it is healthy",
             Self::AuthMismatch => "probes arrive and do not validate",
             Self::OneWayMedia => "its media flows in one direction only",
             Self::RelayStall => "this process takes media in and puts none out",

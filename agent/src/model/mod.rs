@@ -1,6 +1,7 @@
 //! The words every room uses: subjects, distributions, ticks, conditions. Plain values; no I/O, no clock.
 
 mod activation;
+pub mod avoid;
 mod condition;
 mod distribution;
 pub mod drops;

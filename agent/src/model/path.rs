@@ -98,6 +98,13 @@ pub struct PathReport {
     pub probed: bool,
 }
 
+impl PathReport {
+    /// Of a direction that nothing is known of.
+    pub const fn unknown(leg: Leg, now: Duration) -> Self {
+        Self { leg, state: PathState::Unknown, since: now, proven: None, valid_until: None, probed: false }
+    }
+}
+
 /// A change of a path's state in one direction.
 #[derive(Clone, Debug)]
 pub struct PathTransition {

@@ -11,7 +11,10 @@ use crate::{
     engine::{Announcement, Availability, Engine, Facts},
     export, feed,
     kernel::programs::Signal,
-    model::status::{Message, NodeStatus, Status},
+    model::{
+        avoid::{Avoid, Avoided},
+        status::{Message, NodeStatus, Status},
+    },
     telemetry::{Point, catalog::Id},
     view,
 };
@@ -39,6 +42,10 @@ impl feed::Source for Faces {
 
     fn health(&self) -> NodeStatus {
         self.engine.health(now())
+    }
+
+    fn avoid(&self, said: &Avoid) -> Avoided {
+        self.engine.avoid(now(), said)
     }
 
     fn state(&self) -> Message {

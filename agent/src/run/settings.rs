@@ -163,6 +163,7 @@ pub fn judge_settings(config: &Config) -> (health::Settings, BTreeMap<Arc<str>, 
         handshake_bound: config.thresholds.handshake_stall,
         first_byte_bound: config.thresholds.first_byte_stall,
         relay_learning: config.thresholds.relay_learning,
+        reroute: config.thresholds.reroute,
         lease: config.thresholds.lease,
         canary: config.node_health.canary,
         ..health::Settings::default()
