@@ -69,7 +69,7 @@ pub fn finish(command: &mut Command) -> Ended {
 /// A process that is killed, and waited for, when it goes out of scope.
 pub struct Process {
     child: Child,
-    lines: Arc<Mutex<Vec<String>>>,
+    lines: Arc<Mutex<Vec<(Instant, String)>>>,
 }
 
 impl Process {
@@ -89,7 +89,7 @@ impl Process {
             let lines = lines.clone();
             thread::spawn(move || {
                 for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                    lines.lock().expect("lines").push(line);
+                    lines.lock().expect("lines").push((Instant::now(), line));
                 }
             });
         }
@@ -103,7 +103,13 @@ impl Process {
 
     /// Everything it has said so far, both streams.
     pub fn output(&self) -> Vec<String> {
-        self.lines.lock().expect("lines").clone()
+        self.lines.lock().expect("lines").iter().map(|(_, line)| line.clone()).collect()
+    }
+
+    /// When it said each line that fits.
+    pub fn said(&self, fits: impl Fn(&str) -> bool) -> Vec<Instant> {
+        let lines = self.lines.lock().expect("lines");
+        lines.iter().filter(|(_, line)| fits(line)).map(|(at, _)| *at).collect()
     }
 
     /// Sends it a signal.

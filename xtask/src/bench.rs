@@ -13,6 +13,7 @@ use crate::{
 /// Builds the agent and the benchmark, and runs it; `arguments` are the benchmark's.
 pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     setup::test()?;
+    setup::bench()?;
     build::agent()?;
     say("building the benchmark");
     // Built like the agent: most of what it depends on is built already.

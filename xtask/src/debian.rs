@@ -7,8 +7,13 @@ use anyhow::{Result, bail};
 use crate::shell::{as_root, find, run, say, succeeds};
 
 /// Servers that the tests start by hand. Their packages would start them now and with every boot.
-const SERVICES: &[(&str, &str)] =
-    &[("nginx-light", "nginx"), ("haproxy", "haproxy"), ("postgresql", "postgresql"), ("coturn", "coturn")];
+const SERVICES: &[(&str, &str)] = &[
+    ("nginx-light", "nginx"),
+    ("haproxy", "haproxy"),
+    ("postgresql", "postgresql"),
+    ("coturn", "coturn"),
+    ("bird2", "bird"),
+];
 /// Lines of apt-get that are shown where it fails.
 const SHOWN: usize = 15;
 

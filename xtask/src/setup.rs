@@ -73,6 +73,11 @@ pub(crate) fn test() -> Result<()> {
     python()
 }
 
+/// What the benchmark compares with, beyond what the tests use.
+pub(crate) fn bench() -> Result<()> {
+    debian::install(&["bird2"])
+}
+
 /// The stranger that STAMP is tested against.
 const STAMP_SUITE: &str = "1.0.0";
 

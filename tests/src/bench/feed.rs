@@ -49,6 +49,11 @@ impl Feed {
         self.became("cleared", fits)
     }
 
+    /// Every message so far, and when it came.
+    pub fn each(&self, mut visit: impl FnMut(Instant, &Message)) {
+        self.arrived.lock().expect("messages").iter().for_each(|(at, message)| visit(*at, message));
+    }
+
     fn became(&self, phase: &str, fits: impl Fn(&ConditionStatus) -> bool) -> Option<Instant> {
         let arrived = self.arrived.lock().expect("messages");
         arrived.iter().find_map(|(at, message)| match message {

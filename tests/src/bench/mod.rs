@@ -14,6 +14,7 @@ mod footprint;
 mod load;
 mod options;
 mod packets;
+mod paths;
 mod programs;
 mod relays;
 mod rotor;
@@ -44,7 +45,7 @@ struct Part {
     run: fn(&Options) -> Section,
 }
 
-const PARTS: [Part; 5] = [
+const PARTS: [Part; 6] = [
     Part {
         name: "programs",
         about: "run time of each kernel program, and of all of them per TCP connection",
@@ -66,6 +67,11 @@ const PARTS: [Part; 5] = [
         run: footprint::run,
     },
     Part { name: "detection", about: "from a fault to /v1/watch", run: detection::run },
+    Part {
+        name: "paths",
+        about: "a path that is dead one way, and one that only loses, beside BFD",
+        run: paths::run,
+    },
 ];
 
 /// Names of the parts, and of their markers.
