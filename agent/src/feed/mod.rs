@@ -3,6 +3,7 @@
 
 mod client;
 mod connections;
+pub mod path_map;
 mod prometheus;
 mod server;
 #[cfg(test)]

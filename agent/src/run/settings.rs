@@ -210,7 +210,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("stamp.listen", old.stamp.listen != new.stamp.listen),
         // Without any there is no prober that could take up new ones.
         ("probe", old.stamp.is_empty() != new.stamp.is_empty() || old.address_probes != new.address_probes),
-        ("api", old.socket != new.socket || old.listen != new.listen),
+        ("api", old.socket != new.socket || old.listen != new.listen || old.path_map != new.path_map),
     ]
     .into_iter()
     .filter_map(|(field, differs)| differs.then_some(field))
