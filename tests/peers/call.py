@@ -3,7 +3,7 @@
     call.py answer SOCKET
     call.py offer SOCKET CALLS AT_ONCE SECONDS LATE
 
-Offers and answers go over a Unix socket, which network namespaces share. For each call both print a line of JSON once it has
+Offers and answers go over a Unix socket, which network namespaces share, or over TCP where SOCKET is ADDRESS:PORT. For each call both print a line of JSON once it has
 ended: what their own statistics say of what they received. Of what is offered every other packet leaves LATE seconds late. A call that does not connect within its time says so.
 """
 
@@ -68,6 +68,20 @@ async def statistics(pc):
     }
 
 
+async def connected_to(socket):
+    if ":" in socket:
+        host, port = socket.rsplit(":", 1)
+        return await asyncio.open_connection(host, int(port), limit=1 << 20)
+    return await asyncio.open_unix_connection(socket, limit=1 << 20)
+
+
+async def served_at(socket, call):
+    if ":" in socket:
+        host, port = socket.rsplit(":", 1)
+        return await asyncio.start_server(call, host, int(port), limit=1 << 20)
+    return await asyncio.start_unix_server(call, socket, limit=1 << 20)
+
+
 def say(what):
     print(json.dumps(what), flush=True)
 
@@ -82,6 +96,7 @@ async def answer(path):
     async def call(reader, writer):
         pc, sink = peer()
         await pc.setRemoteDescription(RTCSessionDescription(**json.loads(await reader.readline())))
+        say({"begun": True})
         await sink.start()
         await pc.setLocalDescription(await pc.createAnswer())
         writer.write(described(pc))
@@ -92,7 +107,7 @@ async def answer(path):
         await pc.close()
         writer.close()
 
-    server = await asyncio.start_unix_server(call, path, limit=1 << 20)
+    server = await served_at(path, call)
     say({"listening": True})
     await server.serve_forever()
 
@@ -106,7 +121,7 @@ async def offer(path, calls, at_once, seconds, late):
             connected = asyncio.Event()
             pc.on("connectionstatechange", lambda: connected.set() if pc.connectionState == "connected" else None)
             await pc.setLocalDescription(await pc.createOffer())
-            reader, writer = await asyncio.open_unix_connection(path, limit=1 << 20)
+            reader, writer = await connected_to(path)
             writer.write(described(pc))
             await pc.setRemoteDescription(RTCSessionDescription(**json.loads(await reader.readline())))
             await sink.start()

@@ -375,6 +375,12 @@ impl Watch {
         self.messages().into_iter().filter_map(transition).collect()
     }
 
+    /// States of the node so far.
+    pub fn node_states(&self) -> Vec<String> {
+        let state = |message| if let Message::Node { to, .. } = message { Some(to) } else { None };
+        self.messages().into_iter().filter_map(state).collect()
+    }
+
     /// What was raised so far: condition, `peer address service`, blame.
     pub fn raised(&self) -> Vec<(String, String, String)> {
         let raised = self.transitions().into_iter().filter(|(to, _)| to == "raised");

@@ -24,7 +24,8 @@ pub struct Statistics {
 /// A peer that answers.
 pub struct Answerer {
     process: Process,
-    directory: Directory,
+    _directory: Option<Directory>,
+    signalling: String,
     turn: Option<SocketAddr>,
 }
 
@@ -37,9 +38,23 @@ impl Answerer {
     /// The same; it, and who calls it, connect through a TURN server and in no other way.
     pub fn through(host: &Host, turn: Option<SocketAddr>) -> Self {
         let directory = Directory::new();
-        let mut command = python(host, turn);
-        let process = Process::start(command.arg("answer").arg(directory.path().join("signalling")));
-        let answerer = Self { process, directory, turn };
+        let signalling = directory.path().join("signalling").display().to_string();
+        Self::ready(host, turn, signalling, Some(directory))
+    }
+
+    /// The same; its signalling is at an address and port, for a balancer in front.
+    pub fn at(host: &Host, signalling: SocketAddr) -> Self {
+        Self::ready(host, None, signalling.to_string(), None)
+    }
+
+    fn ready(
+        host: &Host,
+        turn: Option<SocketAddr>,
+        signalling: String,
+        directory: Option<Directory>,
+    ) -> Self {
+        let process = Process::start(python(host, turn).args(["answer", &signalling]));
+        let answerer = Self { process, _directory: directory, signalling, turn };
         eventually("aiortc listens", Duration::from_secs(60), || {
             answerer.process.output().iter().any(|line| line.contains("listening")).then_some(())
         });
@@ -60,18 +75,44 @@ impl Answerer {
         seconds: u32,
         late: Duration,
     ) -> Calls {
-        let mut command = python(&pair.client, self.turn);
-        command.arg("offer").arg(self.directory.path().join("signalling"));
-        let arguments =
-            [calls.to_string(), at_once.to_string(), seconds.to_string(), late.as_secs_f64().to_string()];
-        let process = Process::start(command.args(arguments));
-        Calls { process, calls }
+        calls_to(&pair.client, &self.signalling, self.turn, calls, at_once, seconds, late)
+    }
+
+    /// Calls that have begun.
+    pub fn begun(&self) -> usize {
+        self.process.output().iter().filter(|line| line.contains("begun")).count()
     }
 
     /// What it received, call by call.
     pub fn received(&self) -> Vec<Statistics> {
         statistics(&self.process)
     }
+}
+
+/// Begins calls from a host to whoever signals at this address and port.
+pub fn call_through(
+    host: &Host,
+    signalling: SocketAddr,
+    calls: usize,
+    at_once: usize,
+    seconds: u32,
+) -> Calls {
+    calls_to(host, &signalling.to_string(), None, calls, at_once, seconds, Duration::ZERO)
+}
+
+fn calls_to(
+    host: &Host,
+    signalling: &str,
+    turn: Option<SocketAddr>,
+    calls: usize,
+    at_once: usize,
+    seconds: u32,
+    late: Duration,
+) -> Calls {
+    let arguments =
+        [calls.to_string(), at_once.to_string(), seconds.to_string(), late.as_secs_f64().to_string()];
+    let process = Process::start(python(host, turn).args(["offer", signalling]).args(arguments));
+    Calls { process, calls }
 }
 
 /// Calls under way.

@@ -143,6 +143,16 @@ impl Drop for Host {
     }
 }
 
+/// Joins two hosts by devices of these names, each with an address of the same /24. Segmentation offloads are off.
+pub fn link(a: (&Host, &str, IpAddr), b: (&Host, &str, IpAddr)) {
+    a.0.ip(&["link", "add", a.1, "type", "veth", "peer", "name", b.1, "netns", b.0.name()]);
+    for (host, device, address) in [a, b] {
+        host.ip(&["addr", "add", &format!("{address}/24"), "dev", device]);
+        host.ip(&["link", "set", device, "gso_max_segs", "1"]);
+        host.ip(&["link", "set", device, "up"]);
+    }
+}
+
 /// Two hosts on one link.
 pub struct Pair {
     /// The one that connects.
@@ -169,26 +179,9 @@ impl Pair {
     /// Two hosts, both families. Segmentation offloads are off, so that netfilter counts what TCP counts.
     pub fn new() -> Self {
         let pair = Self { client: Host::new(), server: Host::new() };
-        pair.server.ip(&[
-            "link",
-            "add",
-            "eth0",
-            "type",
-            "veth",
-            "peer",
-            "name",
-            "eth0",
-            "netns",
-            pair.client.name(),
-        ]);
-        for (host, v4, v6) in [
-            (&pair.server, address::SERVER_V4, address::SERVER_V6),
-            (&pair.client, address::CLIENT_V4, address::CLIENT_V6),
-        ] {
-            host.ip(&["addr", "add", &format!("{v4}/24"), "dev", "eth0"]);
+        link((&pair.server, "eth0", address::SERVER_V4), (&pair.client, "eth0", address::CLIENT_V4));
+        for (host, v6) in [(&pair.server, address::SERVER_V6), (&pair.client, address::CLIENT_V6)] {
             host.ip(&["addr", "add", &format!("{v6}/64"), "dev", "eth0", "nodad"]);
-            host.ip(&["link", "set", "eth0", "gso_max_segs", "1"]);
-            host.ip(&["link", "set", "eth0", "up"]);
         }
         pair
     }

@@ -10,7 +10,7 @@ use anyhow::Result;
 
 use crate::{
     feed::Client,
-    model::status::{ConditionStatus, Message, Status},
+    model::status::{ConditionStatus, Message, NodeStatus, PathStatus, Status},
     run, view,
 };
 
@@ -68,9 +68,10 @@ pub fn watch(socket: &Path, json: bool) -> Result<()> {
     Ok(())
 }
 
-fn plain(message: &Message) -> Vec<String> {
+/// A message in words, a line for each thing it tells.
+pub fn plain(message: &Message) -> Vec<String> {
     match message {
-        Message::State { stamp, node, conditions } => {
+        Message::State { stamp, node, conditions, paths, health } => {
             let stand = match conditions.len() {
                 0 => "no condition stands".to_owned(),
                 1 => "1 condition stands".to_owned(),
@@ -78,17 +79,47 @@ fn plain(message: &Message) -> Vec<String> {
             };
             let mut lines = vec![format!("{} {node}: {stand}", stamp.time)];
             lines.extend(conditions.iter().map(|c| format!("  {}", sentence(&c.phase, c))));
+            let troubled = paths.iter().filter(|path| is_trouble(&path.state));
+            lines.extend(troubled.map(|path| format!("  {}", path_sentence(&path.state, path))));
+            if !is_usual(&health.state) {
+                lines.push(format!("  {}", node_sentence(&health.state, health)));
+            }
             lines
         }
         Message::Transition { stamp, to, condition, .. } => {
             vec![format!("{} {}", stamp.time, sentence(to, condition))]
         }
+        Message::Path { stamp, to, path, .. } => vec![format!("{} {}", stamp.time, path_sentence(to, path))],
+        Message::Node { stamp, to, health, .. } => {
+            vec![format!("{} {}", stamp.time, node_sentence(to, health))]
+        }
         Message::Heartbeat { .. } => Vec::new(),
     }
 }
 
+fn is_trouble(state: &str) -> bool {
+    matches!(state, "degraded" | "down" | "recovering")
+}
+
+fn is_usual(state: &str) -> bool {
+    matches!(state, "healthy" | "unknown" | "")
+}
+
+/// A path's state on one line.
+fn path_sentence(state: &str, path: &PathStatus) -> String {
+    let address = path.address.as_ref().map_or(String::new(), |address| format!(" {address}"));
+    let proven = path.proven.map_or("never".to_owned(), |age| format!("{age:.1} s ago"));
+    format!("path {}{address} {}: {state}; last proven to deliver {proven}", path.peer, path.direction)
+}
+
+/// The node's state on one line.
+fn node_sentence(state: &str, health: &NodeStatus) -> String {
+    let reasons = if health.reasons.is_empty() { "" } else { "; " };
+    format!("this node: {state}, {} % of its load{reasons}{}", health.weight, health.reasons.join("; "))
+}
+
 /// A condition on one line.
-pub fn sentence(phase: &str, condition: &ConditionStatus) -> String {
+fn sentence(phase: &str, condition: &ConditionStatus) -> String {
     let target = &condition.target;
     let parts = [&target.peer, &target.address, &target.service, &target.reason, &target.direction];
     let about: Vec<&str> = parts.into_iter().flatten().map(String::as_str).collect();

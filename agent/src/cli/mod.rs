@@ -5,7 +5,7 @@ mod clients;
 mod probe_address;
 mod probe_stamp;
 
-pub use clients::sentence;
+pub use clients::plain;
 
 use std::{
     io::{self, Write},

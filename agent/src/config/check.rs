@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use toml::Spanned;
 
 use super::{
-    Config, ConfigError, KernelLog, Limits, Namespace, Peer, Service, Thresholds, address_probe,
+    Config, ConfigError, KernelLog, Limits, Namespace, NodeHealth, Peer, Service, Thresholds, address_probe,
     error::Source,
     path_map, probe,
     raw::{self, Port, Raw},
@@ -57,6 +57,7 @@ pub fn checked(raw: &Raw, source: &Source<'_>) -> Result<Config, ConfigError> {
         socket: Some(raw.api.socket.get_ref()).filter(|path| !path.is_empty()).map(Into::into),
         listen: raw.api.listen.as_ref().map(|address| listen(address, source)).transpose()?,
         path_map: raw.api.path_map.as_ref().map(|path| path_map::checked(path, source)).transpose()?,
+        node_health: node_health(&raw.node_health, source)?,
     })
 }
 
@@ -161,15 +162,39 @@ fn kernel_log(value: &Spanned<String>, source: &Source<'_>) -> Result<KernelLog,
 
 fn listen(value: &Spanned<String>, source: &Source<'_>) -> Result<SocketAddr, ConfigError> {
     const FIELD: &str = "api.listen";
-    let address: SocketAddr = value.get_ref().parse().map_err(|_| {
-        let problem = format!("`{}` is no address and port", value.get_ref());
-        source.error(value.span(), FIELD, problem, "use e.g. \"127.0.0.1:9464\"")
-    })?;
+    let address = socket_address(value, FIELD, "127.0.0.1:9464", source)?;
     if address.ip().is_loopback() {
         return Ok(address);
     }
     let problem = format!("{} is not a loopback address", address.ip());
     Err(source.error(value.span(), FIELD, problem, "the API has no authentication: use 127.0.0.1 or [::1]"))
+}
+
+fn socket_address(
+    value: &Spanned<String>,
+    field: &str,
+    example: &str,
+    source: &Source<'_>,
+) -> Result<SocketAddr, ConfigError> {
+    value.get_ref().parse().map_err(|_| {
+        let problem = format!("`{}` is no address and port", value.get_ref());
+        source.error(value.span(), field, problem, &format!("use e.g. \"{example}\""))
+    })
+}
+
+fn node_health(raw: &raw::NodeHealth, source: &Source<'_>) -> Result<NodeHealth, ConfigError> {
+    let address = |value: &Option<Spanned<String>>, field, example| {
+        value.as_ref().map(|value| socket_address(value, field, example, source)).transpose()
+    };
+    let canary = *raw.canary.get_ref();
+    // A gray node that kept more would hardly be left alone.
+    if canary > 50 {
+        let problem = format!("{canary} is out of range");
+        return Err(source.error(raw.canary.span(), "node_health.canary", problem, "use 0 to 50 (percent)"));
+    }
+    let listen = address(&raw.listen, "node_health.listen", "0.0.0.0:9180")?;
+    let agent_check = address(&raw.agent_check, "node_health.agent_check", "0.0.0.0:9181")?;
+    Ok(NodeHealth { listen, agent_check, canary })
 }
 
 fn peers(raw: &[raw::Peer], source: &Source<'_>) -> Result<Vec<Peer>, ConfigError> {

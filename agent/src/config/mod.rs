@@ -59,6 +59,19 @@ pub struct Config {
     pub listen: Option<SocketAddr>,
     /// Where the map of path states is pinned.
     pub path_map: Option<PathBuf>,
+    /// What load balancers ask.
+    pub node_health: NodeHealth,
+}
+
+/// `[node_health]`, checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeHealth {
+    /// Where `/health/node` is served.
+    pub listen: Option<SocketAddr>,
+    /// Where `HAProxy`'s agent-check is answered.
+    pub agent_check: Option<SocketAddr>,
+    /// What a gray node keeps of its load, percent.
+    pub canary: u8,
 }
 
 /// A network namespace by name.

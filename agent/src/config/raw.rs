@@ -36,6 +36,8 @@ pub struct Raw {
     pub collect: Collect,
     /// The local API.
     pub api: Api,
+    /// What load balancers ask.
+    pub node_health: NodeHealth,
 }
 
 /// `[node]`
@@ -294,6 +296,26 @@ pub struct Api {
     /// Where the map of path states is pinned; there is none where this is absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path_map: Option<Spanned<String>>,
+}
+
+/// `[node_health]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NodeHealth {
+    /// Where `/health/node` is served, e.g. `0.0.0.0:9180`; nowhere where it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<Spanned<String>>,
+    /// Where `HAProxy`'s agent-check is answered, e.g. `0.0.0.0:9181`; nowhere where it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_check: Option<Spanned<String>>,
+    /// What a gray node keeps of its load, percent; 0 drains it.
+    pub canary: Spanned<u8>,
+}
+
+impl Default for NodeHealth {
+    fn default() -> Self {
+        Self { listen: None, agent_check: None, canary: Spanned::new(0..0, 5) }
+    }
 }
 
 impl Default for Api {

@@ -20,10 +20,11 @@ pub use facts::{Availability, Facts, release};
 use crate::{
     aggregate::{Aggregator, Naming, Troubled},
     collect::Observation,
-    health::{self, Judge},
+    health::{self, Change, Judge},
     model::{
-        AddressTarget, Condition, Leg, PathReport, Phase, ReflectorCounts, StampPath, Target, Transition,
-        status::{MapStatus, Message, SCHEMA, Stamp, Status},
+        AddressTarget, Condition, Leg, NodeTransition, PathReport, PathState, PathTransition, Phase,
+        ReflectorCounts, StampPath, Target, Transition,
+        status::{MapStatus, Message, NodeStatus, SCHEMA, Stamp, Status},
     },
     telemetry::{AgentFacts, Known, Point, catalog::Id},
 };
@@ -39,7 +40,16 @@ pub struct Announcement {
     /// For readers of the local API.
     pub message: Message,
     /// For everybody else.
-    pub transition: Transition,
+    pub news: News,
+}
+
+/// What changed.
+#[derive(Clone, Debug)]
+pub enum News {
+    /// A condition.
+    Condition(Transition),
+    /// The state of a path or of this node.
+    State(Change),
 }
 
 /// The agent's knowledge.
@@ -141,7 +151,7 @@ impl Engine {
                 .iter()
                 .sum::<u64>()
             + inner.aggregator.media_counter(MediaCounter::SocketRefused);
-        transitions.into_iter().map(|transition| inner.announce(transition)).collect()
+        inner.announce(transitions)
     }
 
     /// Takes the sockets that carry media, in a look at `at` that came `late`: they are looked at more often than the rest.
@@ -220,7 +230,18 @@ impl Engine {
     pub fn state(&self, now: Duration) -> Message {
         let inner = self.lock();
         let conditions = inner.judge.conditions().map(|c| inner.condition(c, c.phase, now)).collect();
-        Message::State { stamp: inner.stamp(now), node: inner.facts.node.clone(), conditions }
+        Message::State {
+            stamp: inner.stamp(now),
+            node: inner.facts.node.clone(),
+            conditions,
+            paths: inner.paths(now),
+            health: inner.health(now),
+        }
+    }
+
+    /// How this node serves its users.
+    pub fn health(&self, now: Duration) -> NodeStatus {
+        self.lock().health(now)
     }
 
     /// Nothing new.
@@ -274,6 +295,7 @@ impl Inner {
             conditions: self.judge.conditions().collect(),
             cleared: &cleared,
             paths: self.spoken_paths().collect(),
+            node: self.judge.node(self.last_look.unwrap_or(self.started)),
             agent: &self.agent,
             handshake_bound: self.bounds.handshake_bound,
             first_byte_bound: self.bounds.first_byte_bound,
@@ -315,10 +337,38 @@ impl Inner {
             let ended: Vec<Condition> = transitions.iter().filter_map(ended).collect();
             self.remember_cleared(at, &ended);
         }
-        transitions.into_iter().map(|transition| self.announce(transition)).collect()
+        self.announce(transitions)
     }
 
-    fn announce(&mut self, transition: Transition) -> Announcement {
+    /// Tells of conditions first: they are why states change.
+    fn announce(&mut self, transitions: Vec<Transition>) -> Vec<Announcement> {
+        let mut told: Vec<Announcement> =
+            transitions.into_iter().map(|transition| self.announce_condition(transition)).collect();
+        let changes = self.judge.take_changes();
+        told.extend(changes.into_iter().filter(is_told).map(|change| self.announce_change(change)));
+        told
+    }
+
+    fn announce_change(&mut self, change: Change) -> Announcement {
+        self.sequence += 1;
+        let message = match &change {
+            Change::Path(PathTransition { from, path, at }) => Message::Path {
+                stamp: self.stamp(*at),
+                from: from.name().into(),
+                to: path.state.name().into(),
+                path: self.path(path, &self.aggregator.probes().by_path(), *at),
+            },
+            Change::Node(NodeTransition { from, node, at }) => Message::Node {
+                stamp: self.stamp(*at),
+                from: from.name().into(),
+                to: node.state.name().into(),
+                health: self.node_status(node, *at),
+            },
+        };
+        Announcement { message, news: News::State(change) }
+    }
+
+    fn announce_condition(&mut self, transition: Transition) -> Announcement {
         self.sequence += 1;
         let message = Message::Transition {
             stamp: self.stamp(transition.at),
@@ -326,7 +376,7 @@ impl Inner {
             to: transition.to.name().into(),
             condition: self.condition(&transition.condition, transition.to, transition.at),
         };
-        Announcement { message, transition }
+        Announcement { message, news: News::Condition(transition) }
     }
 
     fn stamp(&self, now: Duration) -> Stamp {
@@ -343,6 +393,17 @@ impl Inner {
 
     fn wall(&self, at: Duration) -> Timestamp {
         self.origin.checked_add(SignedDuration::try_from(at).unwrap_or_default()).unwrap_or(Timestamp::MAX)
+    }
+}
+
+/// Clients come and go: their paths fall idle and are healthy again all the time, which is nobody's news.
+fn is_told(change: &Change) -> bool {
+    let is_trouble = |state| matches!(state, PathState::Degraded | PathState::Down | PathState::Recovering);
+    match change {
+        Change::Path(change) => {
+            change.path.probed || is_trouble(change.from) || is_trouble(change.path.state)
+        }
+        Change::Node(_) => true,
     }
 }
 
@@ -379,7 +440,11 @@ mod tests {
             };
             told.extend(engine.absorb(&seen, Duration::ZERO));
         }
-        let phases: Vec<Phase> = told.iter().map(|announcement| announcement.transition.to).collect();
+        let phase = |announcement: &Announcement| match &announcement.news {
+            News::Condition(transition) => transition.to,
+            News::State(change) => panic!("{change:?}"),
+        };
+        let phases: Vec<Phase> = told.iter().map(phase).collect();
         assert_eq!(phases, [Phase::Raised, Phase::Cleared]);
         for announcement in &told {
             let stamp = announcement.message.stamp();

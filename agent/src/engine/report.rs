@@ -1,19 +1,21 @@
 //! The status, put together from what is known.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{Inner, facts::Availability};
 use crate::{
-    aggregate::Series,
+    aggregate::{PathProbes, Series},
     health::Standing,
     kernel::programs::Signal,
     model::{
         AddressPath, AddressTarget, Condition, Counts, Distribution, Leg, MediaCounts, MediaOutcome,
-        MediaStage, Outcome, PathReport, Phase, RelayCounts, Retransmit, Subject, Target, drops,
+        MediaStage, NodeReport, Outcome, Path, PathReport, Phase, RelayCounts, Retransmit, Served, Share,
+        Subject, Target, drops,
         status::{
             ActivationStatus, AddressProbes, AgentStatus, ConditionStatus, DropStatus, EvidenceStatus,
-            HandshakeStatus, MediaStatus, PathStatus, ProbeStatus, Quantiles, RelayStatus, RetransmitStatus,
-            SignalStatus, Status, SubjectStatus, TargetProbes, TargetStatus, WaitStatus,
+            HandshakeStatus, MediaStatus, NodeStatus, PathStatus, ProbeStatus, Quantiles, RelayStatus,
+            RetransmitStatus, ShareStatus, SignalStatus, Status, SubjectStatus, TargetProbes, TargetStatus,
+            WaitStatus,
         },
     },
     telemetry::transport_name,
@@ -27,6 +29,7 @@ impl Inner {
             version: env!("CARGO_PKG_VERSION").into(),
             kernel: self.facts.kernel.clone(),
             uptime: now.saturating_sub(self.started).as_secs_f64(),
+            health: self.health(now),
             conditions: self.judge.conditions().map(|c| self.condition(c, c.phase, now)).collect(),
             subjects: self
                 .aggregator
@@ -151,9 +154,38 @@ impl Inner {
         media.series().iter().map(status).collect()
     }
 
-    fn paths(&self, now: Duration) -> Vec<PathStatus> {
+    /// How this node serves its users.
+    pub(super) fn health(&self, now: Duration) -> NodeStatus {
+        self.node_status(&self.judge.node(now), now)
+    }
+
+    pub(super) fn node_status(&self, node: &NodeReport, now: Duration) -> NodeStatus {
+        let share = |of: &str, share: Share| ShareStatus { of: of.into(), good: share.good, n: share.n };
+        NodeStatus {
+            state: node.state.name().into(),
+            age: now.saturating_sub(node.since).as_secs_f64(),
+            valid_until: node.valid_until.map(|until| self.wall(until)),
+            weight: node.weight,
+            score: node.score,
+            checks: share("checks", node.checks),
+            users: Served::ALL.map(|kind| share(kind.name(), node.served[kind as usize])).into(),
+            reasons: node.reasons.clone(),
+        }
+    }
+
+    /// Paths that are spoken of.
+    pub(super) fn paths(&self, now: Duration) -> Vec<PathStatus> {
         let probes = self.aggregator.probes().by_path();
-        let status = |path: PathReport| PathStatus {
+        self.spoken_paths().map(|path| self.path(&path, &probes, now)).collect()
+    }
+
+    pub(super) fn path(
+        &self,
+        path: &PathReport,
+        probes: &BTreeMap<&Path, PathProbes>,
+        now: Duration,
+    ) -> PathStatus {
+        PathStatus {
             peer: path.leg.path.peer.to_string(),
             address: path.leg.path.address.map(|a| a.to_string()),
             direction: path.leg.direction.name().into(),
@@ -171,8 +203,7 @@ impl Inner {
                     round_trip: quantiles(&probes.totals.round_trip),
                 }
             }),
-        };
-        self.spoken_paths().map(status).collect()
+        }
     }
 
     fn targets(&self) -> Vec<TargetProbes> {

@@ -3,6 +3,7 @@
 
 mod client;
 mod connections;
+pub mod node;
 pub mod path_map;
 mod prometheus;
 mod server;
@@ -15,7 +16,7 @@ pub use server::{Listening, Server, ServerError};
 use std::time::Duration;
 
 use crate::{
-    model::status::{Message, Status},
+    model::status::{Message, NodeStatus, Status},
     telemetry::{Point, catalog::Id},
 };
 
@@ -23,6 +24,8 @@ use crate::{
 pub trait Source: Send + Sync + 'static {
     /// For `/v1/status`.
     fn status(&self) -> Status;
+    /// How this node serves its users, for load balancers.
+    fn health(&self) -> NodeStatus;
     /// First message of `/v1/watch`.
     fn state(&self) -> Message;
     /// For `/metrics`.

@@ -59,8 +59,10 @@ pub enum ServerError {
         error: io::Error,
     },
     /// The loopback port cannot be had.
-    #[error("api.listen {address}: {error}")]
+    #[error("{field} {address}: {error}; choose another, or stop what has it")]
     Listen {
+        /// Which setting.
+        field: &'static str,
         /// Where.
         address: SocketAddr,
         /// Why.
@@ -91,7 +93,7 @@ impl Listening {
             .map(|address| {
                 std::net::TcpListener::bind(address)
                     .and_then(|l| l.set_nonblocking(true).map(|()| l))
-                    .map_err(|error| ServerError::Listen { address, error })
+                    .map_err(|error| ServerError::Listen { field: "api.listen", address, error })
             })
             .transpose()?;
         Ok(Self { unix, tcp })
@@ -235,7 +237,8 @@ async fn watching(State(shared): State<Arc<Shared>>) -> Response {
         let next = match received {
             _ if *over => None,
             Ok(message) => match &*message {
-                Message::Transition { stamp, .. } if stamp.sequence <= known => Some(None),
+                message @ Message::Heartbeat { .. } => Some(Some(event(message))),
+                message if message.stamp().sequence <= known => Some(None),
                 message => Some(Some(event(message))),
             },
             Err(BroadcastStreamRecvError::Lagged(missed)) => {
@@ -270,6 +273,8 @@ fn event(message: &Message) -> Event {
     let kind = match message {
         Message::State { .. } => "state",
         Message::Transition { .. } => "transition",
+        Message::Path { .. } => "path",
+        Message::Node { .. } => "node",
         Message::Heartbeat { .. } => "heartbeat",
     };
     let event = Event::default().event(kind).id(format!("{}-{}", stamp.epoch, stamp.sequence));

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use super::{Listening, Server, Source};
 use crate::{
-    model::status::{Message, Stamp, Status},
+    model::status::{Message, NodeStatus, Stamp, Status},
     telemetry::{Point, catalog::Id},
 };
 
@@ -22,8 +22,17 @@ impl Source for Nothing {
     fn status(&self) -> Status {
         unreachable!("nobody asks")
     }
+    fn health(&self) -> NodeStatus {
+        unreachable!("nobody asks")
+    }
     fn state(&self) -> Message {
-        Message::State { stamp: stamp(0), node: "n".into(), conditions: Vec::new() }
+        Message::State {
+            stamp: stamp(0),
+            node: "n".into(),
+            conditions: Vec::new(),
+            paths: Vec::new(),
+            health: NodeStatus::default(),
+        }
     }
     fn visit(&self, _: &mut dyn FnMut(Id, Vec<Point>)) {}
     fn age(&self) -> Option<Duration> {

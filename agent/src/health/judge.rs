@@ -15,6 +15,7 @@ use super::{
     drops::HostDrops,
     lifecycle::Lifecycle,
     media::MediaJudge,
+    node::NodeJudge,
     paths::PathJudge,
     recent::Recent,
     relay::RelayJudge,
@@ -22,8 +23,8 @@ use super::{
     verdict::Verdict,
 };
 use crate::model::{
-    Condition, ConditionKey, ConditionName, Counts, Direction, Distribution, Outcome, Path, Pending, Phase,
-    RelayTick, Role, Subject, SubjectTick, Target, Tick, Transition,
+    Condition, ConditionKey, ConditionName, Counts, Direction, Distribution, NodeTransition, Outcome, Path,
+    PathTransition, Pending, Phase, RelayTick, Role, Subject, SubjectTick, Target, Tick, Transition,
     drops::{DropClass, class},
 };
 
@@ -49,14 +50,25 @@ pub struct Judge {
     subjects: BTreeMap<Subject, SubjectState>,
     drops: BTreeMap<(String, Direction), HostDrops>,
     pub(super) media: MediaJudge,
-    relays: RelayJudge,
+    pub(super) relays: RelayJudge,
     activation: Activation,
     pub(super) paths: PathJudge,
+    pub(super) node: NodeJudge,
+    pub(super) changes: Vec<Change>,
     /// Answers ever seen, by service and role: whether silence means anything there.
     answers: BTreeMap<(Arc<str>, Role), u64>,
     /// Services whose silence the configuration declares meaningful, or not.
     declared: BTreeMap<Arc<str>, bool>,
     pub(super) conditions: Conditions,
+}
+
+/// A state that changed; conditions are told by themselves.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Of a path.
+    Path(PathTransition),
+    /// Of this node.
+    Node(NodeTransition),
 }
 
 /// How a subject stands, for a person.
@@ -94,6 +106,8 @@ impl Judge {
             relays: RelayJudge::default(),
             activation: Activation::default(),
             paths: PathJudge::default(),
+            node: NodeJudge::default(),
+            changes: Vec::new(),
             answers: BTreeMap::new(),
             declared,
             conditions: Conditions::default(),
@@ -109,6 +123,11 @@ impl Judge {
     /// The conditions that stand.
     pub fn conditions(&self) -> impl Iterator<Item = &Condition> {
         self.conditions.iter()
+    }
+
+    /// States that changed since this was last asked for, in order.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
     }
 
     /// How a subject stands.
@@ -156,6 +175,8 @@ impl Judge {
             self.observe_subject(tick, &silent.subject, &silent, &around, &mut transitions);
         }
         self.forget(tick.at);
+        self.count_for_node(tick);
+        self.look_at_node(tick.at);
         transitions
     }
 
@@ -252,6 +273,7 @@ impl Judge {
         for (process, verdict, life) in self.relays.observe(&self.settings, at, late, seen) {
             self.settle(at, Target::Process(process), verdict, &life, is_late, &mut transitions);
         }
+        self.look_at_node(at);
         transitions
     }
 
@@ -320,6 +342,18 @@ impl Judge {
         around.active_paths = active.map(|paths| paths.len());
         around.stalling_paths = stalling.map(|paths| paths.len());
         around
+    }
+
+    /// Paths that lately used a service of this node.
+    pub(super) fn paths_of_service(&self, service: &Arc<str>, at: Duration) -> BTreeSet<&Path> {
+        let used = |(subject, state): &(&Subject, &SubjectState)| {
+            let mut recent = state.recent;
+            recent.decay_to(at);
+            subject.role == Role::Server
+                && subject.service == *service
+                && (recent.handshakes >= 1.0 || recent.pending > 0)
+        };
+        self.subjects.iter().filter(used).map(|(subject, _)| &subject.path).collect()
     }
 
     fn silence_means_something(&self, subject: &Subject) -> bool {

@@ -1,11 +1,11 @@
 //! The judge's part about paths: evidence in, states and what follows from them out.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
-use super::{Judge, conditions::Held, paths::LegFacts, verdict::Verdict};
+use super::{Change, Judge, Settings, conditions::Held, paths::LegFacts, verdict::Verdict};
 use crate::model::{
-    Blame, ConditionName, Direction, Expectation, Leg, Outcome, PathEvidence, PathReport, PathState, Phase,
-    ProbeTick, Target, Tick, Transition,
+    Blame, ConditionName, Direction, Expectation, Leg, Outcome, PathEvidence, PathReport, PathState,
+    PathTransition, Phase, ProbeTick, Target, Tick, Transition,
 };
 
 /// Media of a path that has fallen silent one way should have come at least this often.
@@ -20,14 +20,7 @@ const MOST: f64 = 0.8;
 impl Judge {
     /// How every path stands, each direction for itself.
     pub fn paths(&self) -> impl Iterator<Item = PathReport> {
-        self.paths.legs().map(|facts| PathReport {
-            leg: facts.leg.clone(),
-            state: facts.life.state(),
-            since: facts.life.since(),
-            proven: facts.life.proven(),
-            valid_until: facts.life.valid_until(&self.settings),
-            probed: facts.interval.is_some(),
-        })
+        self.paths.legs().map(|facts| report(&facts, &self.settings))
     }
 
     /// Takes what traffic says of its paths.
@@ -79,9 +72,15 @@ impl Judge {
         &mut self,
         at: Duration,
         late: Duration,
-        changed: &BTreeSet<Leg>,
+        changed: &BTreeMap<Leg, PathState>,
         transitions: &mut Vec<Transition>,
     ) {
+        for facts in self.paths.legs() {
+            if let Some(from) = changed.get(facts.leg) {
+                let path = report(&facts, &self.settings);
+                self.changes.push(Change::Path(PathTransition { from: *from, path, at }));
+            }
+        }
         let late = late >= self.settings.late;
         let probed = self.paths.legs().filter(|facts| facts.interval.is_some());
         let (mut down, mut all) = (0, 0);
@@ -92,7 +91,7 @@ impl Judge {
         let here = self.conditions.is_raised(ConditionName::HostDrops)
             || down >= MANY && down as f64 >= MOST * f64::from(all);
         for facts in self.paths.legs() {
-            if facts.life.down() == Phase::Cleared && !changed.contains(facts.leg) {
+            if facts.life.down() == Phase::Cleared && !changed.contains_key(facts.leg) {
                 continue;
             }
             let target = Target::Leg(facts.leg.clone());
@@ -149,6 +148,17 @@ impl Judge {
         const SINCE: Duration = Duration::from_millis(250);
         let proven = |direction| self.paths.life(&Leg { path: leg.path.clone(), direction })?.proven();
         proven(leg.direction.other()) > proven(leg.direction).map(|proven| proven + SINCE)
+    }
+}
+
+fn report(facts: &LegFacts<'_>, settings: &Settings) -> PathReport {
+    PathReport {
+        leg: facts.leg.clone(),
+        state: facts.life.state(),
+        since: facts.life.since(),
+        proven: facts.life.proven(),
+        valid_until: facts.life.valid_until(settings),
+        probed: facts.interval.is_some(),
     }
 }
 

@@ -11,6 +11,7 @@ mod conditions;
 mod cusum;
 mod drops;
 mod judge;
+mod judge_node;
 mod judge_paths;
 mod learned;
 mod lifecycle;
@@ -18,6 +19,7 @@ mod loss;
 mod media;
 #[cfg(test)]
 mod media_simulation;
+mod node;
 mod one_way;
 mod path_life;
 #[cfg(test)]
@@ -37,6 +39,6 @@ mod verdict;
 
 pub use blame::{FirstByteFacts, HandshakeFacts, blame_first_byte, blame_handshake, blame_response};
 pub use cusum::{Bernoulli, Cusum};
-pub use judge::{Judge, Standing};
+pub use judge::{Change, Judge, Standing};
 pub use settings::{Settings, ShiftSettings};
 pub use shift::Shift;

@@ -1,9 +1,6 @@
 //! States of all paths, each direction for itself, from everything that is known of it: probes, media, TCP.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     Settings,
@@ -12,7 +9,7 @@ use super::{
     path_life::PathLife,
     shares::{Shares, Trials},
 };
-use crate::model::{Direction, Expectation, Leg, Path, PathEvidence, Phase, ProbeTick};
+use crate::model::{Direction, Expectation, Leg, Path, PathEvidence, PathState, Phase, ProbeTick};
 
 /// A path without evidence for this long is forgotten.
 const FORGET: Duration = Duration::from_secs(900);
@@ -148,8 +145,9 @@ impl PathJudge {
         }
     }
 
-    /// Lets every leg look at its evidence, and forgets those that have had none for long. Returns those whose state changed.
-    pub fn look(&mut self, settings: &Settings, at: Duration, late: Duration) -> BTreeSet<Leg> {
+    /// Lets every leg look at its evidence, and forgets those that have had none for long. Returns the state before of those
+    /// whose state changed.
+    pub fn look(&mut self, settings: &Settings, at: Duration, late: Duration) -> BTreeMap<Leg, PathState> {
         let changed = look(self.legs.iter_mut(), settings, at, late);
         self.legs.retain(|_, state| {
             at.saturating_sub(state.last_seen) < FORGET || state.life.valid_until(settings).is_some()
@@ -161,7 +159,12 @@ impl PathJudge {
     }
 
     /// The same of legs with probes only: these are looked at often, the others may be many.
-    pub fn look_at_probed(&mut self, settings: &Settings, at: Duration, late: Duration) -> BTreeSet<Leg> {
+    pub fn look_at_probed(
+        &mut self,
+        settings: &Settings,
+        at: Duration,
+        late: Duration,
+    ) -> BTreeMap<Leg, PathState> {
         look(self.legs.iter_mut().filter(|(_, state)| state.probed.is_some()), settings, at, late)
     }
 
@@ -199,11 +202,11 @@ fn look<'a>(
     settings: &Settings,
     at: Duration,
     late: Duration,
-) -> BTreeSet<Leg> {
+) -> BTreeMap<Leg, PathState> {
     let changed = legs.filter_map(|(leg, state)| {
         let mut evidence = state.passive;
         evidence.add(&state.probes);
-        state.life.look(settings, at, late, &evidence).map(|_| leg.clone())
+        state.life.look(settings, at, late, &evidence).map(|before| (leg.clone(), before))
     });
     changed.collect()
 }

@@ -54,6 +54,8 @@ const AT_ONCE: f64 = 0.8;
 const RECOVERY: Duration = Duration::from_millis(500);
 /// Without any input for this long a run is over, and proves nothing.
 const IDLE: Duration = Duration::from_secs(1);
+/// A process with media within this is active.
+const ACTIVE: Duration = Duration::from_secs(2);
 /// A process without media for this long is forgotten.
 const FORGET: Duration = Duration::from_secs(300);
 
@@ -289,6 +291,14 @@ impl RelayJudge {
             at.saturating_sub(state.last_seen) < FORGET || !state.life.is_idle(settings, at)
         });
         verdicts
+    }
+
+    /// Processes with media in the last seconds, and those of them that are stalled.
+    pub fn active(&self, at: Duration) -> (u64, u64) {
+        let active = self.processes.values().filter(|state| at.saturating_sub(state.last_seen) < ACTIVE);
+        active.fold((0, 0), |(all, stalled), state| {
+            (all + 1, stalled + u64::from(state.life.phase() == Phase::Raised))
+        })
     }
 
     fn look(

@@ -39,6 +39,8 @@ pub struct Settings {
     pub recovery: f64,
     /// A look this late widens the bounds and lowers confidence.
     pub late: Duration,
+    /// What a node that is gray keeps of its load, percent: who gets nothing proves nothing.
+    pub canary: u8,
 }
 
 impl Default for Settings {
@@ -60,6 +62,7 @@ impl Default for Settings {
             quiet: Duration::from_secs(60),
             recovery: 6.0,
             late: Duration::from_millis(250),
+            canary: 5,
         }
     }
 }

@@ -5,6 +5,7 @@ mod condition;
 mod distribution;
 pub mod drops;
 mod media;
+mod node;
 mod path;
 mod probe;
 mod relay;
@@ -24,7 +25,8 @@ pub use graylag_ebpf::{
     record::Retransmit,
 };
 pub use media::{Flows, Leg, LegTick, MediaCounts};
-pub use path::{Expectation, PathEvidence, PathReport, PathState, ProbeTick};
+pub use node::{NodeReport, NodeState, NodeTransition, Served, Share};
+pub use path::{Expectation, PathEvidence, PathReport, PathState, PathTransition, ProbeTick};
 pub use probe::{
     AddressCounts, AddressOutcome, AddressPath, AddressTarget, Delays, HTTPS_PORT, HostPort, PeerReport,
     ReflectorCounts, STAMP_PORT, StampCounts, StampPath,

@@ -98,6 +98,17 @@ pub struct PathReport {
     pub probed: bool,
 }
 
+/// A change of a path's state in one direction.
+#[derive(Clone, Debug)]
+pub struct PathTransition {
+    /// State before.
+    pub from: PathState,
+    /// How it stands now.
+    pub path: PathReport,
+    /// When, on the ticks' clock.
+    pub at: Duration,
+}
+
 /// What a STAMP session saw since the last look.
 #[derive(Clone, Debug)]
 pub struct ProbeTick {

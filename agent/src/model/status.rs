@@ -40,6 +40,9 @@ pub struct Status {
     pub kernel: String,
     /// Seconds since the agent started.
     pub uptime: f64,
+    /// How this node serves its users.
+    #[serde(default)]
+    pub health: NodeStatus,
     /// Conditions that stand.
     pub conditions: Vec<ConditionStatus>,
     /// Subjects: path × service × role.
@@ -236,6 +239,41 @@ pub struct PathStatus {
     /// Its probes, where it has any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probes: Option<ProbeStatus>,
+}
+
+/// How this node serves its users, for balancers: what health checks would see against what users get.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// `unknown`, `healthy`, `gray`, `failing` or `recovering`.
+    pub state: String,
+    /// Seconds in this state.
+    pub age: f64,
+    /// Until when a bad state holds without fresh evidence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_until: Option<Timestamp>,
+    /// What part of its usual load it should be given, percent.
+    pub weight: u8,
+    /// How much more of what health checks see is well than of what users get, 0 to 1; absent where either is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
+    /// What a health check would see: handshakes accepted, connectivity checks answered.
+    pub checks: ShareStatus,
+    /// What users get.
+    pub users: Vec<ShareStatus>,
+    /// Why it is bad, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<String>,
+}
+
+/// Trials of the last half minute or so, fading.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ShareStatus {
+    /// `checks`, `sessions`, `answers` or `relays`.
+    pub of: String,
+    /// Good ones.
+    pub good: f64,
+    /// All.
+    pub n: f64,
 }
 
 /// A target of TCP or TLS probes.
@@ -482,6 +520,12 @@ pub enum Message {
         node: String,
         /// The conditions.
         conditions: Vec<ConditionStatus>,
+        /// Paths with probes, in trouble, or whose media is published; each direction for itself.
+        #[serde(default)]
+        paths: Vec<PathStatus>,
+        /// How the node serves its users.
+        #[serde(default)]
+        health: NodeStatus,
     },
     /// One condition changed its phase.
     Transition {
@@ -495,6 +539,31 @@ pub enum Message {
         /// The condition as it is now.
         condition: ConditionStatus,
     },
+    /// One direction of a path changed its state. Of paths without probes only changes to or from `degraded`, `down` and
+    /// `recovering` are told.
+    Path {
+        /// Identity.
+        #[serde(flatten)]
+        stamp: Stamp,
+        /// State before.
+        from: String,
+        /// State now.
+        to: String,
+        /// The path as it is now.
+        path: PathStatus,
+    },
+    /// The node changed its state.
+    Node {
+        /// Identity.
+        #[serde(flatten)]
+        stamp: Stamp,
+        /// State before.
+        from: String,
+        /// State now.
+        to: String,
+        /// The node as it is now.
+        health: NodeStatus,
+    },
     /// Nothing changed; the last sequence is still the last.
     Heartbeat {
         /// Identity.
@@ -507,7 +576,11 @@ impl Message {
     /// Its identity.
     pub const fn stamp(&self) -> &Stamp {
         match self {
-            Self::State { stamp, .. } | Self::Transition { stamp, .. } | Self::Heartbeat { stamp } => stamp,
+            Self::State { stamp, .. }
+            | Self::Transition { stamp, .. }
+            | Self::Path { stamp, .. }
+            | Self::Node { stamp, .. }
+            | Self::Heartbeat { stamp } => stamp,
         }
     }
 }

@@ -2,21 +2,17 @@
 
 use std::{io::Write, sync::Arc, time::Duration};
 
-use super::collector::{Listener, now};
+use super::{
+    collector::{Listener, now},
+    events,
+};
 use crate::{
-    cli::sentence,
+    cli::plain,
     engine::{Announcement, Availability, Engine, Facts},
     export, feed,
     kernel::programs::Signal,
-    model::{
-        Phase,
-        status::{Message, Status},
-    },
-    telemetry::{
-        AttributeValue, Point,
-        catalog::{Id, attribute, event},
-        of_condition,
-    },
+    model::status::{Message, NodeStatus, Status},
+    telemetry::{Point, catalog::Id},
     view,
 };
 
@@ -39,6 +35,10 @@ impl Faces {
 impl feed::Source for Faces {
     fn status(&self) -> Status {
         self.engine.status(now())
+    }
+
+    fn health(&self) -> NodeStatus {
+        self.engine.health(now())
     }
 
     fn state(&self) -> Message {
@@ -105,16 +105,15 @@ impl Told {
 
 impl Listener for Told {
     fn changed(&mut self, announcement: Announcement) {
-        if self.standard_output
-            && let Message::Transition { stamp, to, condition, .. } = &announcement.message
-        {
-            let line = format!("{} {}", stamp.time, sentence(to, condition));
-            if writeln!(std::io::stdout(), "{line}").is_err() {
-                self.engine.count_lost_events(1);
+        if self.standard_output {
+            for line in plain(&announcement.message) {
+                if writeln!(std::io::stdout(), "{line}").is_err() {
+                    self.engine.count_lost_events(1);
+                }
             }
         }
         if let Some(exporter) = &self.exporter {
-            exporter.event(changed_event(&announcement));
+            exporter.event(events::of(&announcement));
         }
         self.server.tell(announcement.message);
     }
@@ -125,70 +124,5 @@ impl Listener for Told {
             self.engine.set_export(Some(facts.endpoint), facts.dropped, facts.last_error);
         }
         self.server.tell(self.engine.heartbeat(now()));
-    }
-}
-
-fn text(value: impl Into<String>) -> AttributeValue {
-    AttributeValue::Text(value.into())
-}
-
-fn changed_event(announcement: &Announcement) -> export::Event {
-    let transition = &announcement.transition;
-    let condition = &transition.condition;
-    let stamp = announcement.message.stamp();
-    // Of an event the lease is told: what its reader hears next is the end of the condition, not a heartbeat.
-    let valid_until = match &announcement.message {
-        Message::Transition { condition, .. } => condition.valid_until,
-        _ => stamp.valid_until,
-    };
-    let evidence = &condition.evidence;
-    let mut attributes = of_condition(condition);
-    attributes.extend([
-        ("graylag.condition.from", text(transition.from.name())),
-        ("graylag.condition.to", text(transition.to.name())),
-        ("graylag.confidence", text(if evidence.low_confidence { "low" } else { "high" })),
-        ("graylag.evidence.text", text(&evidence.text)),
-        ("graylag.valid_until", text(valid_until.to_string())),
-    ]);
-    export::Event {
-        name: event::CONDITION_CHANGED,
-        bad: transition.to == Phase::Raised,
-        body: format!(
-            "{} {}: {}; blame {}; {}",
-            condition.key.name.name(),
-            transition.to.name(),
-            condition.key.target,
-            condition.blame.name(),
-            evidence.text
-        ),
-        unix_nanos: u64::try_from(stamp.time.as_nanosecond()).unwrap_or(0),
-        attributes,
-        numbers: vec![
-            ("graylag.evidence.n", export::Number::Whole(evidence.n)),
-            ("graylag.evidence.bad", export::Number::Whole(evidence.bad)),
-            ("graylag.evidence.low", export::Number::Fraction(evidence.interval.low)),
-            ("graylag.evidence.high", export::Number::Fraction(evidence.interval.high)),
-            ("graylag.epoch", export::Number::Whole(stamp.epoch)),
-            ("graylag.sequence", export::Number::Whole(stamp.sequence)),
-        ],
-    }
-}
-
-/// Tells the backend which signals this host does not give.
-pub fn announce_missing(facts: &Facts, exporter: &export::Handle) {
-    let unix_nanos = u64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(0);
-    for signal in facts.signals() {
-        let (Availability::Missing(reason) | Availability::Partial(reason)) = facts.availability(signal)
-        else {
-            continue;
-        };
-        exporter.event(export::Event {
-            name: event::DEGRADED,
-            bad: true,
-            body: format!("{}: {reason}", signal.name()),
-            unix_nanos,
-            attributes: vec![(attribute::SIGNAL, text(signal.name())), ("graylag.reason", text(reason))],
-            numbers: Vec::new(),
-        });
     }
 }

@@ -5,6 +5,7 @@
 //! it is late for nobody.
 
 mod collector;
+mod events;
 mod faces;
 mod logging;
 mod path_map;
@@ -34,7 +35,7 @@ use crate::{
     config::Config,
     engine::{Availability, Engine, Facts},
     export,
-    feed::{Listening, Server},
+    feed::{Listening, Server, node},
     kernel::{Kernel, privileges},
     model::drops,
     probe::{address, stamp},
@@ -79,6 +80,7 @@ struct Agent {
     collector: Handle,
     runtime: tokio::runtime::Runtime,
     server: Arc<Server>,
+    balancers: node::Balancers,
     exporter: Option<Arc<export::Handle>>,
     /// They end with this.
     probers: Probers,
@@ -93,6 +95,7 @@ impl Agent {
         let socket =
             arguments.socket.clone().or_else(|| config.socket.clone()).filter(|p| !p.as_os_str().is_empty());
         let listening = Listening::bind(socket.as_deref(), config.listen)?;
+        let asking = node::Listening::bind(config.node_health.listen, config.node_health.agent_check)?;
         // Before capabilities are given up: STAMP's port takes CAP_NET_BIND_SERVICE.
         let probing = settings::stamp_settings(&config)?
             .map(|settings| stamp::bind(config.stamp.listen, &settings))
@@ -128,12 +131,13 @@ impl Agent {
         let guard = runtime.enter();
         let faces = Arc::new(Faces::new(engine.clone(), facts.clone(), config.interval));
         let server = Arc::new(Server::start(listening, faces.clone()).context("the local API")?);
+        let balancers = node::Balancers::start(asking, faces.clone()).context("[node_health]")?;
         let exporter = exporting
             .map(|settings| export::start(&settings, &config.node, faces.clone()).map(Arc::new))
             .transpose()?;
         drop(guard);
         if let Some(exporter) = &exporter {
-            faces::announce_missing(&facts, exporter);
+            events::announce_missing(&facts, exporter);
         }
         let told = Told::new(
             engine.clone(),
@@ -151,7 +155,7 @@ impl Agent {
         let path_map = path_map.map(|map| path_map::Publisher::new(map, &config, &engine));
         let collector =
             Handle::start(collector, probers.clone(), path_map, engine.clone(), config.interval, told)?;
-        Ok(Self { config, ids, engine, collector, runtime, server, exporter, probers, signals })
+        Ok(Self { config, ids, engine, collector, runtime, server, balancers, exporter, probers, signals })
     }
 
     fn until_stopped(mut self, arguments: &Arguments) -> Result<()> {
@@ -160,10 +164,12 @@ impl Agent {
         drop(self.probers);
         let server = self.server;
         let exporter = self.exporter;
+        let balancers = self.balancers;
         self.runtime.block_on(async {
             if let Some(exporter) = exporter {
                 exporter.shutdown(LAST_EXPORT).await;
             }
+            balancers.stop().await;
             if let Ok(server) = Arc::try_unwrap(server) {
                 server.stop().await;
             }

@@ -164,6 +164,7 @@ pub fn judge_settings(config: &Config) -> (health::Settings, BTreeMap<Arc<str>, 
         first_byte_bound: config.thresholds.first_byte_stall,
         relay_learning: config.thresholds.relay_learning,
         lease: config.thresholds.lease,
+        canary: config.node_health.canary,
         ..health::Settings::default()
     };
     settings.shift.least = config.thresholds.response_slow;
@@ -210,6 +211,11 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("stamp.listen", old.stamp.listen != new.stamp.listen),
         // Without any there is no prober that could take up new ones.
         ("probe", old.stamp.is_empty() != new.stamp.is_empty() || old.address_probes != new.address_probes),
+        (
+            "node_health",
+            (old.node_health.listen, old.node_health.agent_check)
+                != (new.node_health.listen, new.node_health.agent_check),
+        ),
         ("api", old.socket != new.socket || old.listen != new.listen || old.path_map != new.path_map),
     ]
     .into_iter()

@@ -71,6 +71,10 @@ pub mod attribute {
     pub const METHOD: &str = "graylag.method";
     /// State of a path.
     pub const STATE: &str = "graylag.state";
+    /// State before, of an event.
+    pub const STATE_FROM: &str = "graylag.state.from";
+    /// State now, of an event.
+    pub const STATE_TO: &str = "graylag.state.to";
     /// Kind of a probe.
     pub const KIND: &str = "graylag.probe.kind";
     /// A stage on the way to media.
@@ -109,7 +113,11 @@ pub mod attribute {
         (SIDE, "`host`: dropped for want of room or by policy; `path`: it arrived broken"),
         (COOKIE, "`sent` or `established`"),
         (METHOD, "`rtp`: from its sequence numbers; `stamp`: of probes"),
-        (STATE, "`unknown`, `idle`, `healthy`, `degraded`, `down`, `recovering`"),
+        (
+            STATE,
+            "of a path `unknown`, `idle`, `healthy`, `degraded`, `down`, `recovering`; of the node `unknown`, `healthy`, `gray`, `failing`, \
+             `recovering`",
+        ),
         (KIND, "`stamp`, `tcp`, `tls`"),
         (
             STAGE,
@@ -204,6 +212,10 @@ catalog! {
         [a::PEER, a::ADDRESS, a::DIRECTION], "Age of the newest proof that a path delivers in this direction; that this host sent is none";
     PathState: "graylag.path.state", UpDownCounter, "1",
         [a::PEER, a::ADDRESS, a::DIRECTION, a::STATE], "1 for the state of a path with media or probes, 0 for the others";
+    NodeState: "graylag.node.state", UpDownCounter, "1",
+        [a::STATE], "1 for the state of this node, 0 for the others: whether its users get what health checks see";
+    NodeWeight: "graylag.node.weight", Gauge, "1",
+        [], "What part of its usual load this node should be given, 0 to 1";
     PathLossRatio: "graylag.path.loss.ratio", Gauge, "1",
         [a::PEER, a::ADDRESS, a::DIRECTION, a::METHOD], "Share of packets lost in the last five to ten seconds";
     ProbePacketSent: "graylag.probe.packet.sent", Counter, "{packet}",
@@ -251,6 +263,10 @@ catalog! {
 pub mod event {
     /// A condition changed phase.
     pub const CONDITION_CHANGED: &str = "graylag.condition.changed";
+    /// A path changed state in one direction.
+    pub const PATH_CHANGED: &str = "graylag.path.changed";
+    /// This node changed state.
+    pub const NODE_CHANGED: &str = "graylag.node.changed";
     /// A signal is missing on this host.
     pub const DEGRADED: &str = "graylag.agent.degraded";
 }

@@ -7,7 +7,8 @@ use super::{
 use crate::{
     aggregate::PathProbes,
     model::{
-        AddressOutcome, AddressPath, AddressTarget, Direction, Leg, Path, PathReport, PathState, StampCounts,
+        AddressOutcome, AddressPath, AddressTarget, Direction, Leg, NodeState, Path, PathReport, PathState,
+        StampCounts,
     },
 };
 
@@ -34,6 +35,16 @@ impl Known<'_> {
                 };
                 self.paths.iter().flat_map(states).collect()
             }
+            Id::NodeState => {
+                let point = |state: NodeState| {
+                    self.point(
+                        vec![(a::STATE, text(state.name()))],
+                        Value::Level(i64::from(state == self.node.state)),
+                    )
+                };
+                NodeState::ALL.map(point).into()
+            }
+            Id::NodeWeight => vec![self.point(Vec::new(), Value::Gauge(f64::from(self.node.weight) / 100.0))],
             Id::ProbePacketSent => self.of_ways(|counts| counts.sent),
             Id::ProbePacketLost => self.of_ways(|counts| counts.lost),
             Id::ProbePacketDuplicated => self.of_ways(|counts| counts.duplicated),

@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::{
     aggregate::{Aggregator, Ended, Series},
     model::{
-        Ages, Condition, Counts, Direction, Distribution, Leg, Outcome, Path, PathReport, Pending,
-        Retransmit, Subject, Target, Transport, drops, status::MapStatus,
+        Ages, Condition, Counts, Direction, Distribution, Leg, NodeReport, Outcome, Path, PathReport,
+        Pending, Retransmit, Subject, Target, Transport, drops, status::MapStatus,
     },
 };
 
@@ -90,6 +90,8 @@ pub struct Known<'a> {
     pub cleared: &'a [Condition],
     /// States of paths.
     pub paths: Vec<PathReport>,
+    /// State of this node.
+    pub node: NodeReport,
     /// The agent.
     pub agent: &'a AgentFacts,
     /// From this age on a handshake is stalled.
@@ -154,6 +156,8 @@ impl Known<'_> {
             | Id::RtpJitter
             | Id::PathLossRatio => self.media(id),
             Id::PathState
+            | Id::NodeState
+            | Id::NodeWeight
             | Id::PathEvidenceAge
             | Id::ProbePacketSent
             | Id::ProbePacketLost

@@ -36,6 +36,12 @@ pub fn markdown() -> String {
          condition, and `graylag.condition.from`, `graylag.condition.to`, `graylag.evidence.n`, `graylag.evidence.bad`, \
          `graylag.evidence.low`, `graylag.evidence.high`, `graylag.evidence.text`, `graylag.valid_until`, \
          `graylag.epoch`, `graylag.sequence`, `graylag.confidence`.\n\
+         - `graylag.path.changed`: one direction of a path changed its state; of paths without probes only to or from \
+         `degraded`, `down` and `recovering`. Attributes: those of the path, and `graylag.state.from`, \
+         `graylag.state.to`, `graylag.evidence.age`, `graylag.valid_until`, `graylag.epoch`, `graylag.sequence`.\n\
+         - `graylag.node.changed`: this node changed its state. Attributes: `graylag.state.from`, `graylag.state.to`, \
+         `graylag.node.weight`, `graylag.evidence.text`, `graylag.valid_until`, `graylag.epoch`, \
+         `graylag.sequence`.\n\
          - `graylag.agent.degraded`: a signal is missing on this host. Attributes: `graylag.signal`, \
          `graylag.program.name`, `graylag.reason`.\n",
     );

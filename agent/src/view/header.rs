@@ -29,6 +29,10 @@ pub fn line(snapshot: Option<&Snapshot>, view: &View, room: usize) -> Line<'stat
     if recovering > 0 && standing(status, "raised") > 0 {
         items.push((format!("+{recovering} recovering"), theme.attention()));
     }
+    if matches!(status.health.state.as_str(), "gray" | "failing" | "recovering") {
+        let text = format!("node {}, {} % of its load", status.health.state, status.health.weight);
+        items.push((text, theme.attention()));
+    }
     let missing = status.signals.iter().filter(|signal| !signal.available).count();
     if missing > 0 {
         let signals = if missing == 1 { "signal" } else { "signals" };

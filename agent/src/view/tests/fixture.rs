@@ -4,8 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::model::status::{
     ActivationStatus, AgentStatus, ConditionStatus, DropStatus, EvidenceStatus, HandshakeStatus, MapStatus,
-    MediaStatus, PathStatus, ProbeStatus, Quantiles, RelayStatus, RetransmitStatus, SignalStatus, Stamp,
-    Status, SubjectStatus, TargetStatus, WaitStatus,
+    MediaStatus, NodeStatus, PathStatus, ProbeStatus, Quantiles, RelayStatus, RetransmitStatus, SignalStatus,
+    Stamp, Status, SubjectStatus, TargetStatus, WaitStatus,
 };
 
 /// 03:00.
@@ -37,6 +37,7 @@ pub fn empty() -> Status {
         version: "0.1.0".into(),
         kernel: "6.1.0-31-amd64".into(),
         uptime: 11_520.0,
+        health: NodeStatus { state: "unknown".into(), weight: 100, ..NodeStatus::default() },
         conditions: vec![],
         subjects: vec![],
         media: vec![],
