@@ -24,6 +24,7 @@ pub mod key;
 pub mod media;
 pub mod offsets;
 pub mod outcome;
+pub mod path_state;
 pub mod record;
 pub mod relay;
 pub mod rtp;
@@ -31,6 +32,6 @@ pub mod session;
 pub mod stun;
 pub mod table;
 
-/// Version of the map and record layouts. It is part of every pin path and of the telemetry; change it with any
-/// change to [`key`], [`record`] or [`counter`].
+/// Version of the map and record layouts; change it with any change to [`key`], [`record`] or [`counter`]. What others read has
+/// a version of its own ([`path_state::VERSION`]).
 pub const ABI_VERSION: u32 = 1;

@@ -46,6 +46,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 const CRATES: &[(&str, &[&str])] = &[
     ("aya", &["kernel"]),
     ("aya_log", &["kernel"]),
+    ("aya_obj", &["kernel"]),
     ("btf_rs", &["kernel"]),
     ("caps", &["kernel"]),
     ("libc", &["kernel"]),

@@ -17,6 +17,7 @@ pub mod net;
 pub mod nft;
 pub mod object;
 pub mod otlp;
+pub mod path_map;
 pub mod pki;
 pub mod proc;
 pub mod random;

@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::{
     Config, ConfigError, KernelLog, Limits, Namespace, NodeHealth, Peer, Service, Thresholds, address_probe,
     error::Source,
-    probe,
+    path_map, probe,
     raw::{self, Port, Raw},
 };
 
@@ -57,6 +57,7 @@ pub fn checked(raw: &Raw, source: &Source<'_>) -> Result<Config, ConfigError> {
         interval: interval(&raw.collect.interval, source)?,
         socket: Some(raw.api.socket.get_ref()).filter(|path| !path.is_empty()).map(Into::into),
         listen: raw.api.listen.as_ref().map(|address| listen(address, source)).transpose()?,
+        path_map: raw.api.path_map.as_ref().map(|path| path_map::checked(path, source)).transpose()?,
         node_health: node_health(&raw.node_health, source)?,
     })
 }
@@ -421,7 +422,10 @@ mod tests {
         let rows = [
             ("[node]\nnmae = \"x\"", "g.toml:2: nmae: unknown key; did you mean `name`?"),
             ("[nodes]", "g.toml:1: nodes: unknown key; did you mean `node`?"),
-            ("[api]\nxyzzyplugh = 1", "g.toml:2: xyzzyplugh: unknown key; known here: socket, listen"),
+            (
+                "[api]\nxyzzyplugh = 1",
+                "g.toml:2: xyzzyplugh: unknown key; known here: socket, listen, path_map",
+            ),
             (
                 "[[peer]]\nname = \"a\"\ncidrs = [\"10.0.0.0/33\"]",
                 "g.toml:3: peer.cidrs: `10.0.0.0/33` is no CIDR; use an address or a prefix such as 192.0.2.0/24 or 2001:db8::/32",

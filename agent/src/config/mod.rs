@@ -3,6 +3,7 @@
 mod address_probe;
 mod check;
 mod error;
+mod path_map;
 mod probe;
 pub mod raw;
 
@@ -56,6 +57,8 @@ pub struct Config {
     pub socket: Option<PathBuf>,
     /// Loopback address of the local API.
     pub listen: Option<SocketAddr>,
+    /// Where the map of path states is pinned.
+    pub path_map: Option<PathBuf>,
     /// What load balancers ask.
     pub node_health: NodeHealth,
 }

@@ -296,6 +296,9 @@ pub struct Api {
     /// Loopback address to serve the same on, e.g. `127.0.0.1:9464`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<Spanned<String>>,
+    /// Where the map of path states is pinned; there is none where this is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path_map: Option<Spanned<String>>,
 }
 
 /// `[node_health]`
@@ -320,6 +323,6 @@ impl Default for NodeHealth {
 
 impl Default for Api {
     fn default() -> Self {
-        Self { socket: Spanned::new(0..0, "/run/graylag/agent.sock".into()), listen: None }
+        Self { socket: Spanned::new(0..0, "/run/graylag/agent.sock".into()), listen: None, path_map: None }
     }
 }

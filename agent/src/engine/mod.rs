@@ -25,7 +25,7 @@ use crate::{
         AddressTarget, Condition, Leg, NodeTransition, Path, PathReport, PathState, PathTransition, Phase,
         ReflectorCounts, StampPath, Target, Transition,
         avoid::{Avoid, Avoided, AvoidedStatus},
-        status::{Message, NodeStatus, SCHEMA, Stamp, Status},
+        status::{MapStatus, Message, NodeStatus, SCHEMA, Stamp, Status},
     },
     telemetry::{AgentFacts, Known, Point, catalog::Id},
 };
@@ -80,6 +80,7 @@ struct Inner {
     late: Duration,
     interval: Duration,
     reflector: Option<ReflectorCounts>,
+    path_map: Option<MapStatus>,
 }
 
 impl Engine {
@@ -112,6 +113,7 @@ impl Engine {
             late: Duration::ZERO,
             interval,
             reflector: None,
+            path_map: None,
         };
         Self { inner: Mutex::new(inner) }
     }
@@ -142,6 +144,7 @@ impl Engine {
         inner.untold += seen.ends_missed;
         inner.agent.coverage = inner.facts.coverage(inner.aggregator.coverage());
         inner.agent.maps = inner.facts.maps(&inner.aggregator);
+        inner.agent.maps.extend(inner.path_map.clone());
         inner.agent.events_lost = inner.missed
             + inner.untold
             + [Counter::RetransmitUntracked, Counter::DropFull, Counter::ScanTruncated]
@@ -288,6 +291,21 @@ impl Engine {
     /// The points of one metric; an exporter takes its time between them, so each is a lock of its own.
     pub fn points(&self, id: Id) -> Vec<Point> {
         self.lock().points(id)
+    }
+
+    /// How every path stands of which a state is kept, or of these only those with probes.
+    pub fn paths(&self, probed: bool) -> Vec<PathReport> {
+        self.lock().judge.paths().filter(|path| path.probed || !probed).collect()
+    }
+
+    /// Which agent this is: the feed's epoch.
+    pub fn epoch(&self) -> u64 {
+        self.lock().epoch
+    }
+
+    /// Tells how full the map of path states is.
+    pub fn set_path_map(&self, map: MapStatus) {
+        self.lock().path_map = Some(map);
     }
 
     /// Nanoseconds since the Unix epoch of a moment of the ticks' clock.

@@ -4,6 +4,7 @@
 mod client;
 mod connections;
 pub mod node;
+pub mod path_map;
 mod prometheus;
 mod server;
 #[cfg(test)]

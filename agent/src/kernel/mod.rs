@@ -1,7 +1,7 @@
 //! The kernel half, seen from user space: the only room that knows aya and `bpf(2)`.
 //!
 //! [`Kernel::start`] loads and attaches; afterwards the maps are only read, and nothing flows to the kernel but what
-//! the iterators shall emit and the removal of what is over.
+//! the iterators shall emit and the removal of what is over. [`PathMap`] is apart from all that: written here, read by others.
 
 mod btf;
 mod calibrate;
@@ -12,6 +12,7 @@ mod load;
 mod maps;
 mod media;
 pub mod netns;
+mod path_map;
 pub mod privileges;
 pub mod programs;
 pub mod settings;
@@ -39,6 +40,7 @@ pub use cgroup::CgroupRoot;
 pub use error::KernelError;
 pub use load::ProgramState;
 pub use media::{Interface, Watched};
+pub use path_map::{PathMap, PathMapError};
 use programs::{PROGRAMS, Program};
 use settings::{PeerPrefix, Settings};
 pub use verify::{Verdict, verify};

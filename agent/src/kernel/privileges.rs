@@ -29,7 +29,7 @@ pub fn require() -> Result<(), KernelError> {
 }
 
 /// Gives up every capability but those that are needed on: `CAP_BPF` and `CAP_NET_ADMIN` where programs are attached to
-/// interfaces as they come, and for reading maps none since Linux 5.19, `CAP_BPF` before (`__sys_bpf`:
+/// interfaces as they come, and for reading and writing maps none since Linux 5.19, `CAP_BPF` before (`__sys_bpf`:
 /// `unprivileged_bpf_disabled` then blocked every command).
 ///
 /// Returns the names of what was kept.

@@ -12,8 +12,10 @@ use std::{
 
 use anyhow::{Context, Result};
 
+use super::path_map::Publisher;
 use crate::{
     collect::{Collector, Softirqs},
+    config::Peer,
     engine::{Announcement, Engine},
     kernel::settings::PeerPrefix,
     probe::{address, stamp},
@@ -32,7 +34,7 @@ const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 /// What the others may ask of the collector.
 enum Request {
     /// Replace the configured peers, and say what came of it.
-    Peers(Vec<PeerPrefix>, mpsc::SyncSender<Result<()>>),
+    Peers(Vec<PeerPrefix>, Vec<Peer>, mpsc::SyncSender<Result<()>>),
 }
 
 /// Where the collector's news go; none of these may wait.
@@ -70,6 +72,7 @@ impl Handle {
     pub fn start(
         collector: Collector,
         probers: Probers,
+        path_map: Option<Publisher>,
         engine: Arc<Engine>,
         interval: Duration,
         listener: impl Listener + 'static,
@@ -79,6 +82,7 @@ impl Handle {
         let mut work = Work {
             collector,
             probers,
+            path_map,
             engine,
             interval,
             listener,
@@ -96,11 +100,11 @@ impl Handle {
     }
 
     /// Replaces the configured peers; returns when it is done.
-    pub fn replace_peers(&self, peers: Vec<PeerPrefix>) -> Result<()> {
+    pub fn replace_peers(&self, prefixes: Vec<PeerPrefix>, peers: Vec<Peer>) -> Result<()> {
         // A look may be under way, and may take its time.
         const PATIENCE: Duration = Duration::from_secs(20);
         let (done, said) = mpsc::sync_channel(1);
-        self.requests.send(Request::Peers(peers, done)).context("the collector has ended")?;
+        self.requests.send(Request::Peers(prefixes, peers, done)).context("the collector has ended")?;
         self.thread.thread().unpark();
         said.recv_timeout(PATIENCE).context("the collector does not answer")?
     }
@@ -116,6 +120,7 @@ impl Handle {
 struct Work<L> {
     collector: Collector,
     probers: Probers,
+    path_map: Option<Publisher>,
     engine: Arc<Engine>,
     interval: Duration,
     listener: L,
@@ -128,11 +133,11 @@ struct Work<L> {
 
 /// Whether something fails, told when that changes and not each time.
 #[derive(Default)]
-struct Failing(bool);
+pub struct Failing(bool);
 
 impl Failing {
     /// What was obtained, where it was.
-    fn told<T>(&mut self, what: &str, result: Result<T>) -> Option<T> {
+    pub fn told<T>(&mut self, what: &str, result: Result<T>) -> Option<T> {
         match result {
             Ok(value) => {
                 if std::mem::take(&mut self.0) {
@@ -213,6 +218,9 @@ impl<L: Listener> Work<L> {
             for announcement in self.engine.absorb(&seen, late) {
                 self.listener.changed(announcement);
             }
+            if let Some(map) = &mut self.path_map {
+                map.publish(&self.engine, at);
+            }
         }
     }
 
@@ -223,6 +231,9 @@ impl<L: Listener> Work<L> {
         if let Some(prober) = &self.probers.stamp {
             for announcement in self.engine.absorb_probes(prober.look(), at, late) {
                 self.listener.changed(announcement);
+            }
+            if let Some(map) = &mut self.path_map {
+                map.publish_probed(&self.engine, at);
             }
         }
         if self.collector.has_sockets() {
@@ -244,9 +255,12 @@ impl<L: Listener> Work<L> {
 
     fn answer(&mut self, request: Request) {
         match request {
-            Request::Peers(peers, done) => {
+            Request::Peers(prefixes, peers, done) => {
+                if let Some(map) = &mut self.path_map {
+                    map.replace_peers(&peers);
+                }
                 // Whoever asked may have lost patience.
-                let _ = done.send(self.collector.replace_peers(&peers));
+                let _ = done.send(self.collector.replace_peers(&prefixes));
             }
         }
     }

@@ -8,6 +8,7 @@ mod collector;
 mod events;
 mod faces;
 mod logging;
+mod path_map;
 mod settings;
 
 use std::{
@@ -105,6 +106,7 @@ impl Agent {
         let mut kernel_settings = kernel_settings(&config)?;
         kernel_settings.peers = ids.prefixes(&config);
         let kernel = Kernel::start(&kernel_settings, drops::BENIGN)?;
+        let path_map = path_map::open(&config)?;
         let kept = privileges::drop_after_attach(kernel.version(), !config.media_interfaces.is_empty())
             .context("giving up capabilities")?;
         tracing::debug!("capabilities kept: {kept:?}");
@@ -150,7 +152,9 @@ impl Agent {
             .then(|| address::Prober::start(&addresses).map(Arc::new).context("[[probe]]"))
             .transpose()?;
         let probers = Probers { stamp, addresses };
-        let collector = Handle::start(collector, probers.clone(), engine.clone(), config.interval, told)?;
+        let path_map = path_map.map(|map| path_map::Publisher::new(map, &config, &engine));
+        let collector =
+            Handle::start(collector, probers.clone(), path_map, engine.clone(), config.interval, told)?;
         Ok(Self { config, ids, engine, collector, runtime, server, balancers, exporter, probers, signals })
     }
 
@@ -224,7 +228,7 @@ impl Agent {
         }
         // Names first: the kernel may count under a new peer as soon as it knows it.
         self.engine.reconfigure(self.ids.naming(&new), settings::judge_settings(&new));
-        if let Err(error) = self.collector.replace_peers(self.ids.prefixes(&new)) {
+        if let Err(error) = self.collector.replace_peers(self.ids.prefixes(&new), new.peers.clone()) {
             tracing::error!("the new peers could not be entered: {error:#}");
         }
         self.reload_probes(&new);

@@ -217,7 +217,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
             (old.node_health.listen, old.node_health.agent_check)
                 != (new.node_health.listen, new.node_health.agent_check),
         ),
-        ("api", old.socket != new.socket || old.listen != new.listen),
+        ("api", old.socket != new.socket || old.listen != new.listen || old.path_map != new.path_map),
     ]
     .into_iter()
     .filter_map(|(field, differs)| differs.then_some(field))

@@ -1,0 +1,190 @@
+//! The pinned map of path states: the one thing that others read in the kernel, and that outlives the agent.
+//!
+//! No program of graylag's reads it, so it is not in the kernel object: it is made here, or taken over as the last agent left it, so that
+//! who holds it open goes on reading over a restart. Both need `CAP_BPF` on most hosts; afterwards entries are written through the
+//! descriptor, which takes no privilege since Linux 5.19 (before, the agent keeps `CAP_BPF`; see [`super::privileges`]).
+
+use std::{
+    fs::{self, DirBuilder, File, TryLockError},
+    io,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    maps::{LpmTrie, Map, MapData, MapError, MapType, lpm_trie},
+    sys::SyscallError,
+};
+use graylag_ebpf::{
+    key::Address,
+    path_state::{Entry, Key, NAME},
+};
+
+use super::{
+    KernelError,
+    error::chain,
+    maps::{Raw, absent_is_fine, failed},
+};
+
+/// `BPF_F_NO_PREALLOC`: there is no other kind of trie.
+const FLAGS: u32 = 1;
+/// `BPF_FS_MAGIC`.
+const BPFFS: u32 = 0xcafe_4a11;
+/// Of the pin: its owner writes, its group reads.
+const MODE: u32 = 0o640;
+/// Of directories that are made for it.
+const DIRECTORY_MODE: u32 = 0o750;
+
+type Trie = LpmTrie<MapData, Raw<Address>, Raw<Entry>>;
+
+/// Why there is no such map; what is wrong, to be told beside the field of the configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum PathMapError {
+    /// Maps are pinned in a BPF file system only.
+    #[error("{} is on no BPF file system", .0.display())]
+    NotBpffs(PathBuf),
+    /// Its directory is not there and cannot be made, or not opened.
+    #[error("directory {}: {error}", path.display())]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// The system's words.
+        error: io::Error,
+    },
+    /// Something is there that graylag did not make, and will not remove.
+    #[error("{} is no map of graylag's", .0.display())]
+    Foreign(PathBuf),
+    /// Another agent writes there.
+    #[error("another graylag writes to a map in {}", .0.display())]
+    Taken(PathBuf),
+    /// The kernel refused.
+    #[error("{}: {error}", path.display())]
+    Refused {
+        /// What it was asked for.
+        path: PathBuf,
+        /// Its words.
+        error: String,
+    },
+}
+
+impl PathMapError {
+    /// What to do.
+    pub const fn remedy(&self) -> &'static str {
+        match self {
+            Self::NotBpffs(_) => {
+                "mount one (mount -t bpf bpf /sys/fs/bpf), and use e.g. \"/sys/fs/bpf/graylag/path_state\""
+            }
+            Self::Directory { .. } => {
+                "make it for the agent's user (install -d -o graylag), or name another that it can make"
+            }
+            Self::Foreign(_) => "remove it, or name another path",
+            Self::Taken(_) => "stop that one, or name a path in a directory of its own",
+            Self::Refused { .. } => "let it belong to the agent's user, or remove it",
+        }
+    }
+}
+
+/// The map, pinned, and written to by nobody else.
+pub struct PathMap {
+    trie: Trie,
+    /// Held as long as this agent writes.
+    _directory: File,
+}
+
+impl PathMap {
+    /// Makes the map with room for so many entries, or takes over the one that is there; it is empty afterwards.
+    pub fn open(path: &Path, entries: u32) -> Result<Self, PathMapError> {
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        let lock = lock(directory)?;
+        let refused = |error: &MapError| PathMapError::Refused { path: path.into(), error: chain(error) };
+        // Until Linux 6.13 an update of a full trie fails, even of an entry that it has (`trie_update_elem`).
+        let entries = entries + 1;
+        let data = match left(path, entries)? {
+            Some(data) => data,
+            None => pinned(path, entries)?,
+        };
+        let mut trie: Trie = LpmTrie::try_from(Map::LpmTrie(data)).map_err(|error| refused(&error))?;
+        // What the last agent said is no longer true because it was: a new one has to see for itself.
+        let keys: Vec<_> = trie.keys().collect::<Result<_, _>>().map_err(|error| refused(&error))?;
+        for key in &keys {
+            trie.remove(key).map_err(|error| refused(&error))?;
+        }
+        Ok(Self { trie, _directory: lock })
+    }
+
+    /// Enters a path, or replaces what is said of it.
+    pub fn write(&mut self, key: &Key, entry: &Entry) -> Result<(), KernelError> {
+        self.trie.insert(&trie_key(key), Raw(*entry), 0).map_err(failed(NAME))
+    }
+
+    /// Removes a path.
+    pub fn remove(&mut self, key: &Key) -> Result<(), KernelError> {
+        absent_is_fine(NAME, self.trie.remove(&trie_key(key)))
+    }
+}
+
+const fn trie_key(key: &Key) -> lpm_trie::Key<Raw<Address>> {
+    lpm_trie::Key::new(key.bits, Raw(key.address))
+}
+
+/// Makes the directory, and makes sure that nobody else writes to a map in it: two agents would each remove what the other says.
+fn lock(directory: &Path) -> Result<File, PathMapError> {
+    let failed = |error| PathMapError::Directory { path: directory.into(), error };
+    // Before anything is made: it would be left in another file system.
+    let there = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let kind = rustix::fs::statfs(there).map_err(|error| failed(error.into()))?;
+    if kind.f_type as u32 != BPFFS {
+        return Err(PathMapError::NotBpffs(directory.into()));
+    }
+    DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory).map_err(failed)?;
+    let file = File::open(directory).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(PathMapError::Taken(directory.into())),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+/// The map that an earlier agent left. One of another size or version is removed.
+fn left(path: &Path, entries: u32) -> Result<Option<MapData>, PathMapError> {
+    let refused = |error: String| PathMapError::Refused { path: path.into(), error };
+    let data = match MapData::from_pin(path) {
+        Ok(data) => data,
+        Err(MapError::SyscallError(SyscallError { io_error, .. })) => {
+            return match io_error.kind() {
+                io::ErrorKind::NotFound => Ok(None),
+                // The kernel says so of a directory too.
+                io::ErrorKind::PermissionDenied if !path.is_dir() => Err(refused(io_error.to_string())),
+                _ => Err(PathMapError::Foreign(path.into())),
+            };
+        }
+        Err(_) => return Err(PathMapError::Foreign(path.into())),
+    };
+    // Of a program or a link, which can be pinned as well, this reads other fields: none of them has that name there.
+    let info = data.info().map_err(|error| refused(chain(&error)))?;
+    if !matches!(info.map_type(), Ok(MapType::LpmTrie)) || info.name_as_str() != Some(NAME) {
+        return Err(PathMapError::Foreign(path.into()));
+    }
+    let found = (info.key_size(), info.value_size(), info.max_entries(), info.map_flags());
+    if found == (size_of::<Key>() as u32, size_of::<Entry>() as u32, entries, FLAGS) {
+        return Ok(Some(data));
+    }
+    tracing::warn!(
+        "{} was made by another version or with other limits, and is replaced: readers must open it again",
+        path.display()
+    );
+    fs::remove_file(path).map_err(|error| refused(error.to_string()))?;
+    Ok(None)
+}
+
+/// A new map.
+fn pinned(path: &Path, entries: u32) -> Result<MapData, PathMapError> {
+    let refused = |error: String| PathMapError::Refused { path: path.into(), error };
+    let (key, value) = (size_of::<Key>() as u32, size_of::<Entry>() as u32);
+    let definition = aya_obj::Map::new_from_params(MapType::LpmTrie as u32, key, value, entries, FLAGS);
+    let data = MapData::create(definition, NAME, None).map_err(|error| refused(chain(&error)))?;
+    data.pin(path).map_err(|error| refused(chain(&error)))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(MODE))
+        .map_err(|error| refused(error.to_string()))?;
+    Ok(data)
+}
