@@ -360,6 +360,11 @@ impl Watch {
         self.process.ended()
     }
 
+    /// All messages so far, as they came.
+    pub fn lines(&self) -> Vec<String> {
+        self.process.output()
+    }
+
     /// All messages so far.
     pub fn messages(&self) -> Vec<Message> {
         let parse = |line: &String| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));

@@ -23,6 +23,7 @@ pub mod proc;
 pub mod random;
 pub mod raw;
 pub mod rtp;
+pub mod schema;
 pub mod servers;
 pub mod sites;
 pub mod traffic;

@@ -17,9 +17,11 @@ use graylag_tests::{
     http::{answer, send},
     net::{Host, Pair, address},
     nft::Nft,
+    schema::Described,
     traffic::{Echo, ask, begin, connect},
 };
 use rustix::process::Signal;
+use serde_json::Value;
 
 const PORT: u16 = 8080;
 const SOON: Duration = Duration::from_secs(20);
@@ -255,6 +257,53 @@ fn more_readers_than_allowed_are_told_so_and_a_place_becomes_free() {
         stream(&agent).read_line(&mut line).ok()?;
         line.starts_with("HTTP/1.1 200").then_some(())
     });
+}
+
+/// What every face says is what docs/schema.json says it is, by a validator that is not ours.
+#[test]
+fn what_is_said_is_as_the_published_schema_has_it() {
+    let pair = Pair::new();
+    let agent = Setup::watching(&[&pair.client, &pair.server]).start();
+    let watch = Watch::start(&agent);
+    let echoes = echoes(&pair);
+    calls(&pair, &echoes[0], 30);
+    let nft = Nft::new(&pair.server);
+    let _hanging = stall(&pair, &nft);
+    eventually("it is raised", SOON, || watch.transitions().into_iter().next());
+    let status: Value = serde_json::from_str(&agent.get("/v1/status").unwrap().1).unwrap();
+    let by = |name: &str, value: &Value| Described::new(name).problems(value);
+    assert_eq!(by("Status", &status), Vec::<String>::new());
+    assert!(!status["conditions"].as_array().unwrap().is_empty());
+    let message = Described::new("Message");
+    let mut types = Vec::new();
+    for line in watch.lines() {
+        let value: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(message.problems(&value), Vec::<String>::new(), "{line}");
+        types.push(value["type"].as_str().unwrap().to_owned());
+    }
+    assert!(types.iter().any(|t| t == "state") && types.iter().any(|t| t == "transition"), "{types:?}");
+    // It would tell.
+    let mut wrong = status.clone();
+    wrong["conditions"][0]["evidence"]["n"] = Value::from("many");
+    assert_eq!(by("Status", &wrong).len(), 1);
+    wrong["node"].take();
+    assert!(by("Status", &wrong).len() >= 2);
+}
+
+#[test]
+fn a_hundred_readers_hear_the_same() {
+    let pair = Pair::new();
+    let agent = Setup::watching(&[&pair.client]).start();
+    let readers: Vec<BufReader<UnixStream>> = (0..100).map(|_| stream(&agent)).collect();
+    let nft = Nft::new(&pair.server);
+    let _hanging = stall(&pair, &nft);
+    for mut reader in readers {
+        let mut line = String::new();
+        while !line.starts_with("event: transition") {
+            line.clear();
+            assert!(reader.read_line(&mut line).unwrap() > 0, "the stream has ended");
+        }
+    }
 }
 
 #[test]

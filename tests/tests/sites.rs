@@ -17,6 +17,7 @@ use graylag_tests::{
     nft::Nft,
     proc::Process,
     rtp::Stream,
+    schema::Described,
     sites::{Controller, Media, Move, OTHER, SHARED, Sites, monotonic, on_link, site},
     udp,
 };
@@ -206,11 +207,19 @@ fn routes_that_are_not_moved_and_avoidance_that_is_held_are_told() {
     at_b.heal();
     eventually("all is well", SOON, || (sites.is_well() && sites.conditions().is_empty()).then_some(()));
 
+    let message = Described::new("Message");
+    for line in sites.watches[0].lines() {
+        let value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(message.problems(&value), Vec::<String>::new(), "{line}");
+    }
+
     // A controller that avoids it still, and one that asks for the impossible.
     let said =
         json!({ "avoid": [{ "peer": "b", "direction": "transmit" }, { "peer": "nobody" }], "valid_for": 60 });
     let (code, answer) = avoid(&sites, &said);
     let answer: Value = serde_json::from_str(&answer).expect("JSON");
+    assert_eq!(Described::new("Avoided").problems(&answer), Vec::<String>::new());
+    assert_eq!(Described::new("Avoid").problems(&said), Vec::<String>::new());
     assert_eq!((code, answer["avoid"][0]["stuck"].as_bool()), (200, Some(false)), "{answer}");
     assert_eq!(answer["avoid"][0]["path"]["state"], "healthy");
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Documents that are made from the code, so that they cannot say anything else: docs/catalog.md.
+//! Documents that are made from the code, so that they cannot say anything else: docs/catalog.md, docs/schema.json.
 
 use std::{fs, path::Path, process::Command};
 
@@ -10,7 +10,8 @@ use crate::{
 };
 
 /// `(file, arguments of graylag that print it)`.
-const GENERATED: &[(&str, &[&str])] = &[("docs/catalog.md", &["catalog", "--markdown"])];
+const GENERATED: &[(&str, &[&str])] =
+    &[("docs/catalog.md", &["catalog", "--markdown"]), ("docs/schema.json", &["schema"])];
 
 /// Writes all of them.
 pub(crate) fn write() -> Result<()> {

@@ -18,6 +18,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     config::{self, Config, ConfigError},
+    feed,
     kernel::KernelError,
     probe::{
         address::{ResolveError, RoundError},
@@ -109,6 +110,8 @@ enum Command {
         #[arg(long, hide = true)]
         markdown: bool,
     },
+    /// The JSON Schema of what the local API says and takes
+    Schema,
     /// Check or print the configuration
     Config {
         #[command(subcommand)]
@@ -234,6 +237,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Catalog { json: true, .. } => println!("{:#}", telemetry::json()),
         Command::Catalog { markdown: true, .. } => print!("{}", telemetry::markdown()),
         Command::Catalog { .. } => print!("{}", telemetry::plain()),
+        Command::Schema => println!("{:#}", feed::schema()),
         Command::Config { command: ConfigCommand::Check { config } } => {
             let config = Config::load(config.config.as_deref())?;
             run::check_program_names(&config)?;

@@ -288,12 +288,20 @@ fn services(raw: &[raw::Service], source: &Source<'_>) -> Result<Vec<Service>, C
             let remedy = "add remote_ports where this host is the client, local_ports where it serves";
             return Err(source.error(service.name.span(), "service", problem, remedy));
         }
+        let rate_floor = service.rate_floor.as_ref();
+        let rate_floor = rate_floor
+            .map(|floor| entries(floor, 1..=1_000_000, "service.rate_floor", source))
+            .transpose()?;
+        if let (Some(floor), "udp") = (service.rate_floor.as_ref(), transport) {
+            let problem = "exchanges are counted of TCP".to_owned();
+            return Err(source.error(floor.span(), "service.rate_floor", problem, "leave it out"));
+        }
         for (is_server, ports) in [(false, &service.remote_ports), (true, &service.local_ports)] {
             let field = if is_server { "service.local_ports" } else { "service.remote_ports" };
             let ports: Vec<_> = ports.iter().map(|p| port(p, field, source)).collect::<Result<_, _>>()?;
             if !ports.is_empty() {
                 let (name, answers) = (service.name.get_ref().clone(), service.answers);
-                services.push(Service { name, transport, is_server, ports, answers });
+                services.push(Service { name, transport, is_server, ports, answers, rate_floor });
             }
         }
     }

@@ -107,6 +107,8 @@ pub struct Service {
     pub ports: Vec<RangeInclusive<u16>>,
     /// Whether it answers every client; learned where `None`.
     pub answers: Option<bool>,
+    /// Exchanges a minute that there should be at least.
+    pub rate_floor: Option<u32>,
 }
 
 /// `[thresholds]`, checked.

@@ -126,6 +126,9 @@ pub struct Service {
     /// Whether it answers every client (`false`: log shipping and the like). Default: learned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answers: Option<bool>,
+    /// Exchanges a minute that there should be at least, on all paths together. Default: not judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_floor: Option<Spanned<u32>>,
 }
 
 fn tcp() -> Spanned<String> {

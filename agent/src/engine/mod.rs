@@ -8,7 +8,7 @@ mod report;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -18,7 +18,7 @@ use jiff::{SignedDuration, Timestamp};
 pub use facts::{Availability, Facts, release};
 
 use crate::{
-    aggregate::{Aggregator, Naming, Troubled},
+    aggregate::{Aggregator, Naming, PathProbes, Troubled},
     collect::Observation,
     health::{self, Change, Judge},
     model::{
@@ -88,7 +88,7 @@ impl Engine {
     pub fn new(
         facts: Facts,
         naming: Naming,
-        judge: (health::Settings, BTreeMap<std::sync::Arc<str>, bool>),
+        judge: (health::Settings, BTreeMap<Arc<str>, health::Declared>),
         subjects: usize,
         interval: Duration,
         now: Duration,
@@ -134,7 +134,7 @@ impl Engine {
                 Target::Subject(subject) => drop(troubled.subjects.insert(subject.clone())),
                 Target::Leg(leg) => drop(troubled.legs.insert(leg.clone())),
                 Target::Process(process) => drop(troubled.processes.insert(process.name.clone())),
-                Target::Node | Target::Drops { .. } => {}
+                Target::Service(_) | Target::Node | Target::Drops { .. } => {}
             }
         }
         let tick = inner.aggregator.absorb(seen, late, &troubled);
@@ -195,7 +195,7 @@ impl Engine {
     pub fn reconfigure(
         &self,
         naming: Naming,
-        judge: (health::Settings, BTreeMap<std::sync::Arc<str>, bool>),
+        judge: (health::Settings, BTreeMap<Arc<str>, health::Declared>),
     ) {
         let mut inner = self.lock();
         inner.aggregator.rename(naming);
@@ -371,28 +371,39 @@ impl Inner {
     fn announce(&mut self, transitions: Vec<Transition>) -> Vec<Announcement> {
         let mut told: Vec<Announcement> =
             transitions.into_iter().map(|transition| self.announce_condition(transition)).collect();
-        let changes = self.judge.take_changes();
-        told.extend(changes.into_iter().filter(is_told).map(|change| self.announce_change(change)));
+        let changes: Vec<Change> = self.judge.take_changes().into_iter().filter(is_told).collect();
+        if changes.is_empty() {
+            return told;
+        }
+        // Once for all: where many paths go down together there is no time to put the probes together for each.
+        let probes = self.aggregator.probes().by_path();
+        let messages: Vec<Message> = (self.sequence + 1..)
+            .zip(&changes)
+            .map(|(sequence, change)| self.of_change(change, sequence, &probes))
+            .collect();
+        drop(probes);
+        self.sequence += messages.len() as u64;
+        let news = messages.into_iter().zip(changes);
+        told.extend(news.map(|(message, change)| Announcement { message, news: News::State(change) }));
         told
     }
 
-    fn announce_change(&mut self, change: Change) -> Announcement {
-        self.sequence += 1;
-        let message = match &change {
+    fn of_change(&self, change: &Change, sequence: u64, probes: &BTreeMap<&Path, PathProbes>) -> Message {
+        let stamp = |at: Duration| Stamp { sequence, ..self.stamp(at) };
+        match change {
             Change::Path(PathTransition { from, path, at }) => Message::Path {
-                stamp: self.stamp(*at),
+                stamp: stamp(*at),
                 from: from.name().into(),
                 to: path.state.name().into(),
-                path: self.path(path, &self.aggregator.probes().by_path(), *at),
+                path: self.path(path, probes, *at),
             },
             Change::Node(NodeTransition { from, node, at }) => Message::Node {
-                stamp: self.stamp(*at),
+                stamp: stamp(*at),
                 from: from.name().into(),
                 to: node.state.name().into(),
                 health: self.node_status(node, *at),
             },
-        };
-        Announcement { message, news: News::State(change) }
+        }
     }
 
     fn announce_condition(&mut self, transition: Transition) -> Announcement {

@@ -325,6 +325,9 @@ fn target(target: &Target) -> TargetStatus {
             direction: Some(leg.direction.name().into()),
             ..TargetStatus::default()
         },
+        Target::Service(service) => {
+            TargetStatus { service: Some(service.to_string()), ..TargetStatus::default() }
+        }
         Target::Node => TargetStatus::default(),
         Target::Process(process) => TargetStatus {
             process: Some(process.name.to_string()),

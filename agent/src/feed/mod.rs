@@ -6,11 +6,13 @@ mod connections;
 pub mod node;
 pub mod path_map;
 mod prometheus;
+mod schema;
 mod server;
 #[cfg(test)]
 mod tests;
 
 pub use client::{Client, ClientError};
+pub use schema::schema;
 pub use server::{Listening, Server, ServerError};
 
 use std::time::Duration;

@@ -34,8 +34,8 @@ use super::{
 };
 use crate::model::{avoid::Avoid, status::Message};
 
-/// Messages kept for a reader that is behind; after that it is cut.
-const BACKLOG: usize = 1024;
+/// Messages kept for a reader that is behind; after that it is cut. A thousand paths that go down at once are four of each.
+const BACKLOG: usize = 8192;
 /// Readers of `/v1/watch` at once.
 const WATCHERS: usize = 256;
 /// Bytes of what a controller may say.

@@ -1,6 +1,6 @@
 //! Whose fault: decided from all evidence at once. The table is in docs/verdicts.md and, row by row, in the tests.
 
-use crate::model::{Blame, Role};
+use crate::model::{Blame, Direction, Role};
 
 /// Share of lost segments from which a path is lossy.
 const LOSSY: f64 = 0.01;
@@ -106,6 +106,33 @@ pub const fn blame_response(role: Role) -> Blame {
     }
 }
 
+/// What is known when a direction of a path is down.
+#[derive(Clone, Copy, Debug)]
+pub struct DownFacts {
+    /// Which direction.
+    pub direction: Direction,
+    /// A reason of this host that means "no room" is firing.
+    pub host_drops: bool,
+    /// Directions with probes that are down, and all of them.
+    pub down: usize,
+    /// See `down`.
+    pub probed: usize,
+    /// Whether the other direction of this path has been proven to deliver since this one last was.
+    pub other_delivers: bool,
+}
+
+/// Blame for a direction that is down.
+pub fn blame_path_down(facts: &DownFacts) -> Blame {
+    let everywhere = facts.down >= MANY_PATHS && facts.down as f64 >= MOST_PATHS * facts.probed as f64;
+    match facts.direction {
+        _ if facts.host_drops || everywhere => Blame::LocalHost,
+        // Where nothing comes either way, it may as well be the peer.
+        _ if !facts.other_delivers => Blame::Unknown,
+        Direction::Receive => Blame::PathReceive,
+        Direction::Transmit => Blame::PathTransmit,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,6 +214,35 @@ mod tests {
         ];
         for (name, facts, blame) in rows {
             assert_eq!(blame_first_byte(&facts), blame, "{name}");
+        }
+    }
+
+    #[test]
+    fn path_down_row_by_row() {
+        let out = DownFacts {
+            direction: Direction::Transmit,
+            host_drops: false,
+            down: 1,
+            probed: 20,
+            other_delivers: true,
+        };
+        let back = DownFacts { direction: Direction::Receive, ..out };
+        let rows = [
+            ("host drops", DownFacts { host_drops: true, ..out }, Blame::LocalHost),
+            ("most of them", DownFacts { down: 16, ..out }, Blame::LocalHost),
+            (
+                "most, and both directions",
+                DownFacts { down: 20, other_delivers: false, ..back },
+                Blame::LocalHost,
+            ),
+            ("fewer than most", DownFacts { down: 15, ..out }, Blame::PathTransmit),
+            ("the only two", DownFacts { down: 2, probed: 2, other_delivers: false, ..out }, Blame::Unknown),
+            ("both directions of one", DownFacts { down: 2, other_delivers: false, ..back }, Blame::Unknown),
+            ("the way out", out, Blame::PathTransmit),
+            ("the way in", back, Blame::PathReceive),
+        ];
+        for (name, facts, blame) in rows {
+            assert_eq!(blame_path_down(&facts), blame, "{name}");
         }
     }
 }

@@ -17,6 +17,7 @@ use super::{
     media::MediaJudge,
     node::NodeJudge,
     paths::PathJudge,
+    rate::RateLow,
     recent::Recent,
     relay::RelayJudge,
     routing::Routing,
@@ -58,10 +59,20 @@ pub struct Judge {
     pub(super) routing: Routing,
     pub(super) changes: Vec<Change>,
     /// Answers ever seen, by service and role: whether silence means anything there.
-    answers: BTreeMap<(Arc<str>, Role), u64>,
-    /// Services whose silence the configuration declares meaningful, or not.
-    declared: BTreeMap<Arc<str>, bool>,
+    pub(super) answers: BTreeMap<(Arc<str>, Role), u64>,
+    /// What the configuration says of services.
+    pub(super) declared: BTreeMap<Arc<str>, Declared>,
+    pub(super) rates: BTreeMap<Arc<str>, RateLow>,
     pub(super) conditions: Conditions,
+}
+
+/// What the configuration says of a service.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Declared {
+    /// Whether it answers every client; learned where it is not said.
+    pub answers: Option<bool>,
+    /// Exchanges a second that there should be at least.
+    pub floor: Option<f64>,
 }
 
 /// A state that changed; conditions are told by themselves.
@@ -98,8 +109,8 @@ struct SubjectState {
 }
 
 impl Judge {
-    /// A judge that has seen nothing. `declared` says of services whether silence is meaningful.
-    pub fn new(settings: Settings, declared: BTreeMap<Arc<str>, bool>) -> Self {
+    /// A judge that has seen nothing. `declared` is what the configuration says of services.
+    pub fn new(settings: Settings, declared: BTreeMap<Arc<str>, Declared>) -> Self {
         Self {
             settings,
             subjects: BTreeMap::new(),
@@ -113,12 +124,13 @@ impl Judge {
             changes: Vec::new(),
             answers: BTreeMap::new(),
             declared,
+            rates: BTreeMap::new(),
             conditions: Conditions::default(),
         }
     }
 
     /// Changes the settings; what was learned and what stands remains.
-    pub fn reconfigure(&mut self, settings: Settings, declared: BTreeMap<Arc<str>, bool>) {
+    pub fn reconfigure(&mut self, settings: Settings, declared: BTreeMap<Arc<str>, Declared>) {
         self.settings = settings;
         self.declared = declared;
     }
@@ -178,6 +190,7 @@ impl Judge {
             let silent = SubjectTick { subject, counts: Counts::default(), pending: Pending::default() };
             self.observe_subject(tick, &silent.subject, &silent, &around, &mut transitions);
         }
+        self.observe_rates(tick, late, &mut transitions);
         self.forget(tick.at);
         self.count_for_node(tick);
         self.look_at_node(tick.at);
@@ -361,8 +374,8 @@ impl Judge {
     }
 
     fn silence_means_something(&self, subject: &Subject) -> bool {
-        if let Some(declared) = self.declared.get(&subject.service) {
-            return *declared;
+        if let Some(answers) = self.declared.get(&subject.service).and_then(|declared| declared.answers) {
+            return answers;
         }
         let key = (subject.service.clone(), subject.role);
         self.answers.get(&key).is_some_and(|answers| *answers >= KNOWN_TO_ANSWER)

@@ -2,7 +2,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{Change, Judge, Settings, conditions::Held, paths::LegFacts, verdict::Verdict};
+use super::{
+    Change, Judge, Settings,
+    blame::{DownFacts, blame_path_down},
+    conditions::Held,
+    paths::LegFacts,
+    verdict::Verdict,
+};
 use crate::model::{
     Blame, ConditionName, Direction, Expectation, Leg, Outcome, PathEvidence, PathReport, PathState,
     PathTransition, Phase, ProbeTick, Target, Tick, Transition,
@@ -12,10 +18,6 @@ use crate::model::{
 const MEDIA_PATIENCE: Duration = Duration::from_secs(2);
 /// What was proven within this delivers.
 const STEADY: Duration = Duration::from_secs(1);
-/// This many paths down at once, and …
-const MANY: usize = 3;
-/// … this share of those that are probed, is this host and not they.
-const MOST: f64 = 0.8;
 
 impl Judge {
     /// How every path stands, each direction for itself.
@@ -88,8 +90,7 @@ impl Judge {
             all += 1;
             down += usize::from(facts.life.state() == PathState::Down);
         }
-        let here = self.conditions.is_raised(ConditionName::HostDrops)
-            || down >= MANY && down as f64 >= MOST * f64::from(all);
+        let host_drops = self.conditions.is_raised(ConditionName::HostDrops);
         for facts in self.paths.legs() {
             if facts.life.down() == Phase::Cleared && !changed.contains_key(facts.leg) {
                 continue;
@@ -101,7 +102,14 @@ impl Judge {
                 since: before.map_or(facts.life.since(), |before| before.since),
                 valid_until: facts.life.valid_until(&self.settings).unwrap_or(at),
             };
-            let verdict = down_verdict(&facts, at, here, self.other_delivers(facts.leg));
+            let blame = blame_path_down(&DownFacts {
+                direction: facts.leg.direction,
+                host_drops,
+                down,
+                probed: all,
+                other_delivers: self.other_delivers(facts.leg),
+            });
+            let verdict = down_verdict(&facts, at, blame);
             transitions.extend(self.conditions.settle(at, target, verdict, held, late));
         }
         for (leg, life, (n, bad)) in self.paths.loss() {
@@ -162,18 +170,12 @@ fn report(facts: &LegFacts<'_>, settings: &Settings) -> PathReport {
     }
 }
 
-fn down_verdict(facts: &LegFacts<'_>, at: Duration, here: bool, other_delivers: bool) -> Verdict {
+fn down_verdict(facts: &LegFacts<'_>, at: Duration, blame: Blame) -> Verdict {
     let silence = facts.life.proven().map_or(Duration::ZERO, |proven| at.saturating_sub(proven));
     let n = facts.interval.map_or(1, |interval| silence.div_duration_f64(interval) as u64);
-    let (what, blame) = match facts.leg.direction {
-        Direction::Receive => ("nothing has come", Blame::PathReceive),
-        Direction::Transmit => ("nothing is known to have arrived there", Blame::PathTransmit),
-    };
-    // Where nothing comes either way, it may as well be the peer.
-    let blame = match (here, other_delivers) {
-        (true, _) => Blame::LocalHost,
-        (false, true) => blame,
-        (false, false) => Blame::Unknown,
+    let what = match facts.leg.direction {
+        Direction::Receive => "nothing has come",
+        Direction::Transmit => "nothing is known to have arrived there",
     };
     let word = if facts.reports && facts.leg.direction == Direction::Transmit {
         "; the peer is heard, and says so"

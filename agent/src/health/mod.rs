@@ -13,6 +13,7 @@ mod drops;
 mod judge;
 mod judge_node;
 mod judge_paths;
+mod judge_rate;
 mod judge_routing;
 mod learned;
 mod lifecycle;
@@ -26,6 +27,7 @@ mod path_life;
 #[cfg(test)]
 mod path_simulation;
 mod paths;
+mod rate;
 mod recent;
 mod relay;
 #[cfg(test)]
@@ -41,6 +43,6 @@ mod verdict;
 
 pub use blame::{FirstByteFacts, HandshakeFacts, blame_first_byte, blame_handshake, blame_response};
 pub use cusum::{Bernoulli, Cusum};
-pub use judge::{Change, Judge, Standing};
+pub use judge::{Change, Declared, Judge, Standing};
 pub use settings::{Settings, ShiftSettings};
 pub use shift::Shift;

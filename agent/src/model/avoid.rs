@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -15,7 +16,7 @@ pub const MOST_AVOIDED: usize = 1000;
 pub const LONGEST_AVOIDED: f64 = 300.0;
 
 /// Body of `POST /v1/avoid`: all that a controller avoids now.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Avoid {
     /// Paths, or one direction of each.
@@ -30,7 +31,7 @@ const fn usual() -> f64 {
 }
 
 /// One of them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AvoidedPath {
     /// Peer, as the status names it.
@@ -44,7 +45,7 @@ pub struct AvoidedPath {
 }
 
 /// Direction of an avoided path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AvoidedDirection {
     /// What this host sends.
@@ -89,7 +90,7 @@ impl Avoid {
 }
 
 /// Answer to `POST /v1/avoid`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Avoided {
     /// Identity.
     #[serde(flatten)]
@@ -99,7 +100,7 @@ pub struct Avoided {
 }
 
 /// One direction that is avoided.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AvoidedStatus {
     /// How it stands; `unknown` where graylag knows no such path.
     pub path: PathStatus,

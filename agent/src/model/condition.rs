@@ -1,6 +1,6 @@
 //! What graylag concludes.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use graylag_ebpf::counter::Direction;
 
@@ -15,6 +15,8 @@ pub enum ConditionName {
     FirstByteStall,
     /// Its answers take longer than its own past, network unchanged.
     ResponseSlow,
+    /// It has fewer exchanges than its floor.
+    RateLow,
     /// Loss above its bound, bursts counted once.
     PathLoss,
     /// Traffic is expected and nothing is proven to arrive.
@@ -37,10 +39,11 @@ pub enum ConditionName {
 
 impl ConditionName {
     /// All that this version concludes.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::HandshakeStall,
         Self::FirstByteStall,
         Self::ResponseSlow,
+        Self::RateLow,
         Self::PathLoss,
         Self::PathDown,
         Self::NotRerouted,
@@ -58,6 +61,7 @@ impl ConditionName {
             Self::HandshakeStall => "handshake_stall",
             Self::FirstByteStall => "first_byte_stall",
             Self::ResponseSlow => "response_slow",
+            Self::RateLow => "rate_low",
             Self::PathLoss => "path_loss",
             Self::PathDown => "path_down",
             Self::NotRerouted => "not_rerouted",
@@ -76,6 +80,7 @@ impl ConditionName {
             Self::HandshakeStall => "attempts to or from it hang",
             Self::FirstByteStall => "it accepts and does not speak",
             Self::ResponseSlow => "its answers take longer than its own past, network unchanged",
+            Self::RateLow => "its exchanges come more slowly than the floor that was configured",
             Self::PathLoss => "more of its media or probes is lost than usual, bursts counted once",
             Self::PathDown => "it should deliver, and nothing proves that it does",
             Self::NotRerouted => "media still goes into a path that is down",
@@ -139,6 +144,8 @@ impl Blame {
 pub enum Target {
     /// A service on a path.
     Subject(Subject),
+    /// A service, on all its paths.
+    Service(Arc<str>),
     /// A path in one direction.
     Leg(Leg),
     /// This node, in all that it does.
@@ -158,6 +165,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Subject(s) => write!(f, "{} {} ({})", s.path, s.service, s.role_name()),
+            Self::Service(service) => f.write_str(service),
             Self::Leg(leg) => write!(f, "{} ({})", leg.path, leg.direction.name()),
             Self::Node => f.write_str("this node"),
             Self::Process(process) => process.fmt(f),

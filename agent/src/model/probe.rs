@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Distribution;
@@ -141,7 +142,7 @@ pub struct StampPath {
 }
 
 /// What this node's Session-Reflector has done, since it started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReflectorCounts {
     /// Replies.
     pub answered: u64,

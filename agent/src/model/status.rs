@@ -4,6 +4,7 @@
 //! that hears nothing by then knows nothing any more and must fail open.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ReflectorCounts;
@@ -12,7 +13,7 @@ use super::ReflectorCounts;
 pub const SCHEMA: u32 = 1;
 
 /// Identity of a message.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Stamp {
     /// [`SCHEMA`].
     pub schema: u32,
@@ -27,7 +28,7 @@ pub struct Stamp {
 }
 
 /// Everything about this node.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// Identity.
     #[serde(flatten)]
@@ -76,7 +77,7 @@ pub struct Status {
 }
 
 /// A condition that stands.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ConditionStatus {
     /// Which.
     pub name: String,
@@ -99,7 +100,7 @@ pub struct ConditionStatus {
 }
 
 /// What a condition is about; fields are there as they apply.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct TargetStatus {
     /// Peer of the path.
@@ -129,7 +130,7 @@ pub struct TargetStatus {
 }
 
 /// What a verdict rests on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EvidenceStatus {
     /// Trials.
     pub n: u64,
@@ -144,7 +145,7 @@ pub struct EvidenceStatus {
 }
 
 /// One subject, over a window of the last five to ten seconds.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SubjectStatus {
     /// Peer, prefix or `~other`.
     pub peer: String,
@@ -180,7 +181,7 @@ pub struct SubjectStatus {
 }
 
 /// Media of one path in one direction, over a window of the last five to ten seconds.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MediaStatus {
     /// Peer, prefix or `~other`.
     pub peer: String,
@@ -217,7 +218,7 @@ pub struct MediaStatus {
 }
 
 /// How a path stands in one direction.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PathStatus {
     /// Peer, prefix or address.
     pub peer: String,
@@ -242,7 +243,7 @@ pub struct PathStatus {
 }
 
 /// How this node serves its users, for balancers: what health checks would see against what users get.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct NodeStatus {
     /// `unknown`, `healthy`, `gray`, `failing` or `recovering`.
     pub state: String,
@@ -266,7 +267,7 @@ pub struct NodeStatus {
 }
 
 /// Trials of the last half minute or so, fading.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ShareStatus {
     /// `checks`, `sessions`, `answers` or `relays`.
     pub of: String,
@@ -277,7 +278,7 @@ pub struct ShareStatus {
 }
 
 /// A target of TCP or TLS probes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TargetProbes {
     /// Host and port, as they are configured.
     pub target: String,
@@ -295,7 +296,7 @@ pub struct TargetProbes {
 }
 
 /// Probes of one address, since it came.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AddressProbes {
     /// Address and port.
     pub address: String,
@@ -319,7 +320,7 @@ pub struct AddressProbes {
 }
 
 /// Probes of a path in one direction.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ProbeStatus {
     /// Whose fate is known, since the agent started.
     pub sent: u64,
@@ -333,7 +334,7 @@ pub struct ProbeStatus {
 }
 
 /// Sessions at one stage of their way to media, over a window of the last five to ten seconds.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ActivationStatus {
     /// `stun`, `dtls` or `rtp`.
     pub stage: String,
@@ -354,7 +355,7 @@ pub struct ActivationStatus {
 }
 
 /// Processes of one name that carry media, over a window of the last five to ten seconds.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RelayStatus {
     /// Their name, or `~other` for the sockets that no process has open.
     pub process: String,
@@ -375,7 +376,7 @@ pub struct RelayStatus {
 }
 
 /// Handshakes of a subject.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct HandshakeStatus {
     /// Ended a second.
     pub rate: f64,
@@ -404,7 +405,7 @@ pub struct HandshakeStatus {
 }
 
 /// Something that is waited for.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WaitStatus {
     /// Completed a second.
     pub rate: f64,
@@ -420,7 +421,7 @@ pub struct WaitStatus {
 }
 
 /// Quantiles in seconds; absent where there was nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Quantiles {
     /// Median.
@@ -432,7 +433,7 @@ pub struct Quantiles {
 }
 
 /// Retransmitted segments by kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RetransmitStatus {
     /// Loss found by acknowledgements.
     pub fast: u64,
@@ -445,7 +446,7 @@ pub struct RetransmitStatus {
 }
 
 /// Drops for one reason.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DropStatus {
     /// The kernel's reason.
     pub reason: String,
@@ -462,7 +463,7 @@ pub struct DropStatus {
 }
 
 /// One signal.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SignalStatus {
     /// Its name.
     pub name: String,
@@ -477,7 +478,7 @@ pub struct SignalStatus {
 }
 
 /// One table of the kernel half.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MapStatus {
     /// Its name.
     pub name: String,
@@ -490,7 +491,7 @@ pub struct MapStatus {
 }
 
 /// The agent itself.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AgentStatus {
     /// How late the last look was, seconds.
     pub late: f64,
@@ -507,7 +508,7 @@ pub struct AgentStatus {
 }
 
 /// One message of `/v1/watch`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[allow(clippy::large_enum_variant)] // one at a time, and most of them are transitions
 pub enum Message {

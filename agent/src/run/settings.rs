@@ -157,8 +157,8 @@ pub fn stamp_settings(config: &Config) -> Result<Option<stamp::Settings>, stamp:
     }))
 }
 
-/// Settings of the judge, and which services' silence is declared meaningful.
-pub fn judge_settings(config: &Config) -> (health::Settings, BTreeMap<Arc<str>, bool>) {
+/// Settings of the judge, and what the configuration says of services.
+pub fn judge_settings(config: &Config) -> (health::Settings, BTreeMap<Arc<str>, health::Declared>) {
     let mut settings = health::Settings {
         handshake_bound: config.thresholds.handshake_stall,
         first_byte_bound: config.thresholds.first_byte_stall,
@@ -169,8 +169,17 @@ pub fn judge_settings(config: &Config) -> (health::Settings, BTreeMap<Arc<str>, 
         ..health::Settings::default()
     };
     settings.shift.least = config.thresholds.response_slow;
-    let declared =
-        config.services.iter().filter_map(|s| Some((s.name.as_str().into(), s.answers?))).collect();
+    let mut declared: BTreeMap<Arc<str>, health::Declared> = BTreeMap::new();
+    for service in &config.services {
+        let floor = service.rate_floor.map(|a_minute| f64::from(a_minute) / 60.0);
+        if service.answers.is_some() || floor.is_some() {
+            let declared = declared.entry(service.name.as_str().into()).or_default();
+            *declared = health::Declared {
+                answers: service.answers.or(declared.answers),
+                floor: floor.or(declared.floor),
+            };
+        }
+    }
     (settings, declared)
 }
 

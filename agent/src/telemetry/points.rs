@@ -356,6 +356,7 @@ pub fn of_condition(condition: &Condition) -> Attributes {
     match &condition.key.target {
         Target::Subject(subject) => attributes.extend(of_subject(subject)),
         Target::Leg(leg) => attributes.extend(of_leg(leg)),
+        Target::Service(service) => attributes.push((a::SERVICE, text(service))),
         Target::Node => {}
         Target::Process(process) => {
             attributes.push((a::PROCESS, text(&process.name)));

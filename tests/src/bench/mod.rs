@@ -16,6 +16,7 @@ mod options;
 mod packets;
 mod paths;
 mod programs;
+mod readers;
 mod relays;
 mod rotor;
 mod sample;

@@ -84,7 +84,7 @@ fn peer(path: u8) -> String {
 /// Two hosts with many paths between them.
 struct Ends {
     pair: Pair,
-    _agents: [Agent; 2],
+    agents: [Agent; 2],
     feeds: [Feed; 2],
     birds: [Bird; 2],
 }
@@ -112,7 +112,7 @@ impl Ends {
         let agents = [agent(&pair.server, 2), agent(&pair.client, 1)];
         let feeds = [Feed::open(&agents[0]), Feed::open(&agents[1])];
         let birds = [Bird::start(&pair.server, 1, 2), Bird::start(&pair.client, 2, 1)];
-        let ends = Self { pair, _agents: agents, feeds, birds };
+        let ends = Self { pair, agents, feeds, birds };
         ends.until_well();
         ends
     }
@@ -160,6 +160,7 @@ pub fn run(options: &Options) -> Section {
          at half of the paths. graylag names the direction, BFD does not:",
         table,
     );
+    super::readers::add(&mut section, &ends.agents[1], || drop(dead_one_way(&ends)));
     let time = Duration::from_secs(options.number(300, 10) as u64);
     let mut table =
         Table::new(["lost, each way", "path-minutes", "BFD down", "graylag down", "graylag degraded"]);

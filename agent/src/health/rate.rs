@@ -1,0 +1,144 @@
+//! Exchanges of a service that come more slowly than they should: a sweeper or a dispatcher slowing down, long before its backlog hurts.
+//!
+//! A sequential test over the looks: a Poisson process at the configured floor against one at half of it. A look adds
+//! floor ÷ 2 for each second that passed and takes ln 2 away for each exchange, so that what keeps to its floor drifts down.
+
+use std::time::Duration;
+
+use super::{
+    Settings,
+    lifecycle::{Lifecycle, Look},
+};
+
+/// Alarm at this log-likelihood ratio: at the very floor once in e¹² looks or more, above it practically never.
+const THRESHOLD: f64 = 12.0;
+
+/// The detector for one service.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RateLow {
+    score: f64,
+    life: Lifecycle,
+    /// Nothing is expected of a service that was never used.
+    known: bool,
+    /// Exchanges and time since it last kept to its floor.
+    exchanges: u64,
+    time: Duration,
+}
+
+impl RateLow {
+    /// Takes the exchanges of a look after `elapsed`, of which there should be `floor` a second; none where nothing is asked any more.
+    pub fn look(
+        &mut self,
+        settings: &Settings,
+        at: Duration,
+        elapsed: Duration,
+        floor: Option<f64>,
+        exchanges: u64,
+    ) {
+        self.known |= exchanges > 0;
+        let Some(floor) = floor.filter(|_| self.known) else {
+            self.score = 0.0;
+            let look = Look { alarm: false, bad: false, any: false, good: settings.recovery };
+            let _ = self.life.look(settings, at, look);
+            return;
+        };
+        let step = floor / 2.0 * elapsed.as_secs_f64() - exchanges as f64 * std::f64::consts::LN_2;
+        self.score = (self.score + step).clamp(0.0, THRESHOLD * 2.0);
+        (self.exchanges, self.time) = if self.score > 0.0 {
+            (self.exchanges + exchanges, self.time + elapsed)
+        } else {
+            (0, Duration::ZERO)
+        };
+        let alarm = self.score >= THRESHOLD;
+        let _ = self.life.look(settings, at, Look { alarm, bad: step > 0.0, any: true, good: -step });
+    }
+
+    /// Its life.
+    pub const fn life(&self) -> &Lifecycle {
+        &self.life
+    }
+
+    /// Exchanges since it last kept to its floor, and in what time.
+    pub const fn evidence(&self) -> (u64, Duration) {
+        (self.exchanges, self.time)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Phase;
+    use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+    const LOOK: Duration = Duration::from_millis(500);
+
+    struct World {
+        rate: RateLow,
+        settings: Settings,
+        at: Duration,
+        random: StdRng,
+    }
+
+    impl World {
+        fn new(seed: u64) -> Self {
+            Self {
+                rate: RateLow::default(),
+                settings: Settings::default(),
+                at: Duration::from_secs(1000),
+                random: StdRng::seed_from_u64(seed),
+            }
+        }
+
+        /// Runs at a rate with a floor of 10 a second; looks until it is raised, where it is.
+        fn run(&mut self, seconds: u32, rate: f64) -> Option<u32> {
+            let mut raised = None;
+            for look in 0..seconds * 2 {
+                self.at += LOOK;
+                // Knuth's Poisson numbers.
+                let (mut exchanges, mut product) = (0, self.random.random::<f64>());
+                while product > (-rate * LOOK.as_secs_f64()).exp() {
+                    exchanges += 1;
+                    product *= self.random.random::<f64>();
+                }
+                self.rate.look(&self.settings, self.at, LOOK, Some(10.0), exchanges);
+                if self.rate.life().phase() == Phase::Raised {
+                    raised = raised.or(Some(look));
+                }
+            }
+            raised
+        }
+    }
+
+    #[test]
+    fn what_stops_is_found_in_seconds_and_what_slows_in_half_a_minute() {
+        for seed in 0..100 {
+            let mut world = World::new(seed);
+            assert_eq!(world.run(600, 12.0), None, "{seed}");
+            assert!(world.run(10, 0.0).is_some_and(|look| look <= 8), "{seed}");
+            let mut world = World::new(seed);
+            world.run(60, 15.0);
+            assert!(world.run(60, 4.0).is_some(), "{seed}");
+        }
+    }
+
+    #[test]
+    fn a_day_at_its_floor_is_no_alarm_and_it_clears_by_itself() {
+        let mut world = World::new(1);
+        assert_eq!(world.run(86_400, 10.0), None);
+        world.run(30, 2.0);
+        assert_eq!(world.rate.life().phase(), Phase::Raised);
+        world.run(30, 15.0);
+        assert_eq!(world.rate.life().phase(), Phase::Cleared);
+    }
+
+    #[test]
+    fn what_was_never_used_owes_nothing_and_a_floor_that_is_gone_asks_nothing() {
+        let mut world = World::new(1);
+        assert_eq!(world.run(600, 0.0), None);
+        world.run(10, 20.0);
+        assert!(world.run(30, 0.0).is_some());
+        world.at += LOOK;
+        world.rate.look(&world.settings, world.at, LOOK, None, 0);
+        assert_eq!(world.rate.life().phase(), Phase::Cleared);
+    }
+}
