@@ -13,7 +13,7 @@ use axum::{
     routing::get,
 };
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
 };
@@ -26,6 +26,8 @@ use crate::model::status::NodeStatus;
 
 /// Connections at once, of both listeners.
 const MOST: usize = 64;
+/// Bytes of what a balancer may say.
+const LONGEST_QUESTION: u64 = 1024;
 /// A balancer takes one line within this.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -147,7 +149,10 @@ async fn agent_checks(
 
 async fn say(mut stream: TcpStream, line: &str) -> io::Result<()> {
     stream.write_all(line.as_bytes()).await?;
-    stream.shutdown().await
+    stream.shutdown().await?;
+    // What HAProxy may have said (`agent-send`) is taken: a socket that is closed with something unread is reset, and the answer with it.
+    tokio::io::copy(&mut stream.take(LONGEST_QUESTION), &mut tokio::io::sink()).await?;
+    Ok(())
 }
 
 /// The answer to an agent-check (`HAProxy`, configuration manual, `agent-check`): `ready` takes back a `drain`, `up` a `down`.

@@ -1,6 +1,10 @@
 //! The judge's part about this node as a whole: which conditions say that its users are not served.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     Judge,
@@ -47,7 +51,7 @@ impl Judge {
 
     /// Looks at the conditions that stand now.
     pub(super) fn look_at_node(&mut self, at: Duration) {
-        let serving: Vec<&Condition> = self.conditions.iter().filter(|c| self.is_of_users(c, at)).collect();
+        let serving = self.of_users(at);
         let culprit = |condition: &&Condition| {
             let evidence = &condition.evidence;
             // Where this host was late, it may have missed what went well.
@@ -70,16 +74,29 @@ impl Judge {
         }
     }
 
-    /// Whether a condition says that users of this node, and not only those of one path, are not served by it.
-    fn is_of_users(&self, condition: &Condition, at: Duration) -> bool {
-        let local = matches!(condition.blame, Blame::LocalHost | Blame::LocalProcess);
-        match (condition.key.name, &condition.key.target) {
-            (ConditionName::MediaActivation | ConditionName::RelayStall, _) => true,
-            (name @ (ConditionName::FirstByteStall | ConditionName::HandshakeStall), Target::Subject(of)) => {
-                of.role == Role::Server && local && self.is_of_most_paths(name, &of.service, at)
+    /// Conditions that say that users of this node, and not only those of one path, are not served by it.
+    fn of_users(&self, at: Duration) -> Vec<&Condition> {
+        // There may be one for each of very many paths: the services are few.
+        let mut services: BTreeMap<(ConditionName, &Arc<str>), bool> = BTreeMap::new();
+        let mut of_users = Vec::new();
+        for condition in self.conditions.iter() {
+            let local = matches!(condition.blame, Blame::LocalHost | Blame::LocalProcess);
+            let is_of_users = match (condition.key.name, &condition.key.target) {
+                (ConditionName::MediaActivation | ConditionName::RelayStall, _) => true,
+                (
+                    name @ (ConditionName::FirstByteStall | ConditionName::HandshakeStall),
+                    Target::Subject(of),
+                ) if of.role == Role::Server && local => {
+                    let known = services.entry((name, &of.service));
+                    *known.or_insert_with(|| self.is_of_most_paths(name, &of.service, at))
+                }
+                _ => false,
+            };
+            if is_of_users {
+                of_users.push(condition);
             }
-            _ => false,
         }
+        of_users
     }
 
     /// Whether the condition stands for at least half of the paths that lately used a service of this node.

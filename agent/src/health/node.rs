@@ -28,6 +28,9 @@ const RELAPSE_PERIODS: u32 = 5;
 /// Without users for this many quiet periods nothing is known any more.
 const UNUSED_PERIODS: u32 = 5;
 
+/// Reasons that are told; a service may stall for each of very many paths.
+const MOST_REASONS: usize = 8;
+
 /// A condition that says that users are not served.
 #[derive(Clone, Debug)]
 pub struct Culprit {
@@ -95,7 +98,7 @@ impl NodeJudge {
         self.last_bad = self.last_bad.min(at);
         if let Some(latest) = culprits.iter().map(|culprit| culprit.valid_until).max() {
             (self.last_bad, self.valid_until) = (at, latest);
-            self.reasons = culprits.iter().map(|culprit| culprit.text.clone()).collect();
+            self.reasons = reasons(culprits);
         }
         let next = self.next(settings, at, !culprits.is_empty(), recovering);
         let before = self.state;
@@ -167,6 +170,15 @@ impl NodeJudge {
             reasons: self.reasons.clone(),
         }
     }
+}
+
+fn reasons(culprits: &[Culprit]) -> Vec<String> {
+    let mut reasons: Vec<String> =
+        culprits.iter().take(MOST_REASONS).map(|culprit| culprit.text.clone()).collect();
+    if culprits.len() > MOST_REASONS {
+        reasons.push(format!("and {} more", culprits.len() - MOST_REASONS));
+    }
+    reasons
 }
 
 #[cfg(test)]
@@ -253,6 +265,15 @@ mod tests {
             took.push(world.at.saturating_sub(begun).as_secs());
         }
         assert_eq!(took, [25, 60, 130, 130]);
+    }
+
+    #[test]
+    fn of_very_many_reasons_the_first_are_told_and_the_rest_is_counted() {
+        let culprit = |i: u64| Culprit { text: i.to_string(), valid_until: seconds(i) };
+        let culprits: Vec<Culprit> = (0..500).map(culprit).collect();
+        assert_eq!(reasons(&culprits).len(), 9);
+        assert_eq!(reasons(&culprits).last().map(String::as_str), Some("and 492 more"));
+        assert_eq!(reasons(&culprits[..8]).last().map(String::as_str), Some("7"));
     }
 
     #[test]
