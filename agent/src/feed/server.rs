@@ -128,16 +128,23 @@ fn bind_unix(path: &Path) -> Result<(std::os::unix::net::UnixListener, SocketFil
     Ok((listener, file))
 }
 
+/// A message, written once for all its readers.
+struct Said {
+    sequence: u64,
+    is_news: bool,
+    event: Event,
+}
+
 struct Shared {
     source: Arc<dyn Source>,
-    messages: broadcast::Sender<Arc<Message>>,
+    messages: broadcast::Sender<Arc<Said>>,
     watchers: Arc<Semaphore>,
     stop: watch::Receiver<bool>,
 }
 
 /// The running API.
 pub struct Server {
-    messages: broadcast::Sender<Arc<Message>>,
+    messages: broadcast::Sender<Arc<Said>>,
     stop: watch::Sender<bool>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     _socket: Option<SocketFile>,
@@ -184,9 +191,18 @@ impl Server {
     }
 
     /// Tells every reader of `/v1/watch`; never waits.
-    pub fn tell(&self, message: Message) {
+    pub fn tell(&self, message: &Message) {
+        // Who subscribes from now on takes the state after that, and this is in it.
+        if self.messages.receiver_count() == 0 {
+            return;
+        }
+        let said = Said {
+            sequence: message.stamp().sequence,
+            is_news: !matches!(message, Message::Heartbeat { .. }),
+            event: event(message),
+        };
         // No reader is no error.
-        let _ = self.messages.send(Arc::new(message));
+        let _ = self.messages.send(Arc::new(said));
     }
 
     /// Ends all readers and the server.
@@ -258,11 +274,9 @@ async fn watching(State(shared): State<Arc<Shared>>) -> Response {
     let following = messages.scan(false, move |over, received| {
         let next = match received {
             _ if *over => None,
-            Ok(message) => match &*message {
-                message @ Message::Heartbeat { .. } => Some(Some(event(message))),
-                message if message.stamp().sequence <= known => Some(None),
-                message => Some(Some(event(message))),
-            },
+            // It is in the state already.
+            Ok(said) if said.is_news && said.sequence <= known => Some(None),
+            Ok(said) => Some(Some(said.event.clone())),
             Err(BroadcastStreamRecvError::Lagged(missed)) => {
                 *over = true;
                 Some(Some(cut(missed)))

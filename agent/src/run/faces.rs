@@ -122,7 +122,7 @@ impl Listener for Told {
         if let Some(exporter) = &self.exporter {
             exporter.event(events::of(&announcement));
         }
-        self.server.tell(announcement.message);
+        self.server.tell(&announcement.message);
     }
 
     fn unchanged(&mut self) {
@@ -130,6 +130,6 @@ impl Listener for Told {
             let facts = exporter.facts();
             self.engine.set_export(Some(facts.endpoint), facts.dropped, facts.last_error);
         }
-        self.server.tell(self.engine.heartbeat(now()));
+        self.server.tell(&self.engine.heartbeat(now()));
     }
 }
