@@ -12,6 +12,7 @@ pub mod calls;
 pub mod every;
 pub mod frames;
 pub mod http;
+pub mod instruction;
 pub mod metrics;
 pub mod net;
 pub mod nft;
@@ -26,6 +27,7 @@ pub mod rtp;
 pub mod schema;
 pub mod servers;
 pub mod sites;
+pub mod syscall;
 pub mod traffic;
 pub mod trial;
 pub mod turn;
@@ -47,6 +49,12 @@ pub fn eventually<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Opt
         assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
         thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// Monotonic time, which all processes of this machine share, and the kernel's programs with them.
+pub fn monotonic() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// Fails, rather than skips, where these tests cannot run.

@@ -18,10 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::{
-    process::Signal,
-    time::{ClockId, clock_gettime},
-};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::{
@@ -49,12 +46,6 @@ pub fn site(n: u8) -> IpAddr {
 /// Address of one site on its link to another.
 pub fn on_link(n: u8, other: u8) -> IpAddr {
     IpAddr::from([10, 1, n.min(other) + n.max(other), n + 1])
-}
-
-/// Monotonic time, which all processes of this machine share.
-pub fn monotonic() -> Duration {
-    let time = clock_gettime(ClockId::Monotonic);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// The sites.

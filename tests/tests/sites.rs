@@ -12,13 +12,13 @@ use graylag_tests::{
     agent::Watch,
     eventually,
     every::Every20ms,
-    http,
+    http, monotonic,
     net::Host,
     nft::Nft,
     proc::Process,
     rtp::Stream,
     schema::Described,
-    sites::{Controller, Media, Move, OTHER, SHARED, Sites, monotonic, on_link, site},
+    sites::{Controller, Media, Move, OTHER, SHARED, Sites, on_link, site},
     udp,
 };
 use rustix::process::Signal;

@@ -109,12 +109,7 @@ pub fn run(options: &Options) -> Section {
     let late = silent_servers(count);
     if let Some(spread) = Spread::of(&late) {
         let mut table = Table::new(["runs", "seconds, median", "least", "most"]);
-        table.row([
-            format!("{} of {count}", spread.n),
-            Figure(spread.median).to_string(),
-            Figure(spread.least).to_string(),
-            Figure(spread.most).to_string(),
-        ]);
+        table.row(spread.cells(count));
         section.table(
             format!(
                 "A2: {RATE} requests a second, the server accepts and says nothing; from the moment the first request has \
@@ -125,7 +120,7 @@ pub fn run(options: &Options) -> Section {
         );
         section.goal(
             "first-byte stall within 1 s of its bound",
-            format!("median {} s, at most {} s", Figure(spread.median), Figure(spread.most)),
+            spread.seconds(),
             spread.n == count && spread.most <= 1.0,
         );
     } else {

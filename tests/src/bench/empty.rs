@@ -8,7 +8,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, OwnedFd},
 };
 
-use super::syscall::{Kind, Shown, enable_stats, load, test_run};
+use crate::syscall::{Kind, Shown, enable_stats, load, test_run};
 
 /// `r0 = 0; exit`.
 pub const NOTHING: [u64; 2] = [0x0000_0000_0000_00b7, 0x0000_0000_0000_0095];

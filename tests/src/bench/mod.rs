@@ -23,7 +23,6 @@ mod sample;
 mod section;
 mod server;
 mod stream;
-mod syscall;
 mod table;
 mod throughput;
 mod usage;

@@ -19,13 +19,13 @@ use super::{
     Options, Section, Spread, Table, empty,
     rotor::{RTP, Rotor, Turn, WARM},
     sample::Figure,
-    syscall::{Kind, Shown, load, test_run},
     usage::Memory,
 };
 use crate::{
     agent::Setup,
     frames::{datagram, with_byte},
     random::Random,
+    syscall::{Kind, Shown, load, test_run},
 };
 use std::{net::Ipv4Addr, os::fd::AsFd, thread, time::Duration};
 
@@ -152,8 +152,8 @@ fn one_at_a_time(trial: &Trial, traffic: Traffic, log_flows: u32, options: &Opti
     for round in 0..rounds {
         for flow in &order {
             let packet = frame(traffic, *flow as u32, WARM + round, 1);
-            without.push(f64::from(test_run(nothing.as_fd(), &packet, Shown::default(), 1)?));
-            with.push(f64::from(test_run(program, &packet, Shown::default(), 1)?));
+            without.push(f64::from(test_run(nothing.as_fd(), &packet, Shown::default(), 1)?.nanoseconds));
+            with.push(f64::from(test_run(program, &packet, Shown::default(), 1)?.nanoseconds));
         }
     }
     let (with, without) = (Spread::of(&with).context("none")?, Spread::of(&without).context("none")?);
@@ -204,8 +204,11 @@ fn in_a_row(options: &Options, section: &mut Section) -> Result<()> {
     let program = trial.descriptor(FlowProgram::Ingress)?;
     let mut runs = Vec::new();
     for _ in 0..options.number(15, 3) {
-        let least = test_run(nothing.as_fd(), &segment, Shown::default(), 1_000_000)?;
-        runs.push(f64::from(test_run(program, &segment, Shown::default(), 1_000_000)?) - f64::from(least));
+        let least = test_run(nothing.as_fd(), &segment, Shown::default(), 1_000_000)?.nanoseconds;
+        runs.push(
+            f64::from(test_run(program, &segment, Shown::default(), 1_000_000)?.nanoseconds)
+                - f64::from(least),
+        );
     }
     cells.push(both(Spread::of(&runs).context("no runs")?));
     cells.extend(vec!["-".to_owned(); 3]);

@@ -140,17 +140,11 @@ pub fn run(options: &Options) -> Section {
             section.remark(format!("{name}: nothing was reported."));
             continue;
         };
-        table.row([
-            name.to_owned(),
-            format!("{} of {PATHS}", spread.n),
-            Figure(spread.median).to_string(),
-            Figure(spread.least).to_string(),
-            Figure(spread.most).to_string(),
-        ]);
+        table.row([name.to_owned()].into_iter().chain(spread.cells(PATHS.into())));
         if name.starts_with("graylag") {
             section.goal(
                 "a direction that is dead is told within 1 s",
-                format!("median {} s, at most {} s", Figure(spread.median), Figure(spread.most)),
+                spread.seconds(),
                 spread.n == usize::from(PATHS) && spread.most <= 1.0,
             );
         }

@@ -7,7 +7,7 @@ use std::{
 
 use rustix::process::Signal;
 
-use super::{Options, Section, Spread, Table, feed::Feed, sample::Figure};
+use super::{Options, Section, Spread, Table, feed::Feed};
 use crate::{
     agent::Setup,
     net::Pair,
@@ -29,22 +29,14 @@ pub fn add(options: &Options, section: &mut Section) {
     };
     let mut table = Table::new(["coturn", "runs", "seconds, median", "least", "most"]);
     for (what, spread) in [("SIGSTOP to raised", &raised), ("SIGCONT to cleared", &cleared)] {
-        table.row([
-            what.to_owned(),
-            format!("{} of {count}", spread.n),
-            Figure(spread.median).to_string(),
-            Figure(spread.least).to_string(),
-            Figure(spread.most).to_string(),
-        ]);
+        table.row([what.to_owned()].into_iter().chain(spread.cells(count)));
     }
     section
         .table(format!("B: {CALLS} calls through coturn, {} RTP packets a second in:", CALLS * 100), table);
-    let figures =
-        |spread: &Spread| format!("median {} s, at most {} s", Figure(spread.median), Figure(spread.most));
-    section.goal("relay stall within 500 ms", figures(&raised), raised.n == count && raised.most <= 0.5);
+    section.goal("relay stall within 500 ms", raised.seconds(), raised.n == count && raised.most <= 0.5);
     section.goal(
         "cleared within 1 s of resuming",
-        figures(&cleared),
+        cleared.seconds(),
         cleared.n == count && cleared.most <= 1.0,
     );
 }

@@ -9,11 +9,15 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
-use super::{
-    empty::NOTHING,
+use super::empty::NOTHING;
+use crate::{
+    frames::ETHERNET,
+    instruction::{
+        ADD, AND, BIG_ENDIAN, CALL, EXIT, HALF, IF_GREATER, LOAD_MAP, MULTIPLY, OR, SET, SHIFT_RIGHT,
+        TAIL_CALL, WORD, copy, instruction, load_word, store, value,
+    },
     syscall::{Kind, Shown, array_of, load, test_run},
 };
-use crate::frames::ETHERNET;
 
 /// Where the IPv4 source address is.
 const SOURCE: usize = ETHERNET + 12;
@@ -63,7 +67,7 @@ impl Rotor {
         let empty = test_run(self.empty.as_fd(), packet, shown, count)?;
         let measured = test_run(self.measured.as_fd(), packet, shown, count)?;
         self.next = self.next.wrapping_add(count);
-        Ok(f64::from(measured) - f64::from(empty))
+        Ok(f64::from(measured.nanoseconds) - f64::from(empty.nanoseconds))
     }
 
     /// Flows that it turns through.
@@ -120,45 +124,4 @@ fn code(turn: Turn, array: i32) -> Vec<u64> {
     code.extend(work);
     code.extend([value(SET, 0, -1), instruction(EXIT, 0, 0, 0, 0)]);
     code
-}
-
-const ADD: u8 = 0x07;
-const MULTIPLY: u8 = 0x27;
-const OR: u8 = 0x47;
-const AND: u8 = 0x57;
-const SHIFT_RIGHT: u8 = 0x77;
-const SET: u8 = 0xb7;
-const BIG_ENDIAN: u8 = 0xdc;
-const WORD: u8 = 0x63;
-const HALF: u8 = 0x6b;
-const LOAD_MAP: u8 = 0x18;
-const IF_GREATER: u8 = 0x2d;
-const CALL: u8 = 0x85;
-const EXIT: u8 = 0x95;
-/// `BPF_FUNC_tail_call`.
-const TAIL_CALL: i32 = 12;
-
-/// One instruction, `struct bpf_insn`.
-const fn instruction(code: u8, to: u8, from: u8, offset: i16, value: i32) -> u64 {
-    code as u64
-        | (to as u64) << 8
-        | (from as u64) << 12
-        | (offset.cast_unsigned() as u64) << 16
-        | (value.cast_unsigned() as u64) << 32
-}
-
-const fn copy(to: u8, from: u8) -> u64 {
-    instruction(0xbf, to, from, 0, 0)
-}
-
-const fn value(code: u8, to: u8, value: i32) -> u64 {
-    instruction(code, to, 0, 0, value)
-}
-
-const fn load_word(to: u8, from: u8, offset: i16) -> u64 {
-    instruction(0x61, to, from, offset, 0)
-}
-
-const fn store(code: u8, to: u8, from: u8, offset: i16) -> u64 {
-    instruction(code, to, from, offset, 0)
 }

@@ -31,6 +31,20 @@ impl Spread {
     }
 }
 
+impl Spread {
+    /// How many there are of how many, median, least and most, for a table.
+    pub fn cells(&self, of: usize) -> [String; 4] {
+        let [median, least, most] =
+            [self.median, self.least, self.most].map(|value| Figure(value).to_string());
+        [format!("{} of {of}", self.n), median, least, most]
+    }
+
+    /// Median and most, in seconds, for a goal.
+    pub fn seconds(&self) -> String {
+        format!("median {} s, at most {} s", Figure(self.median), Figure(self.most))
+    }
+}
+
 /// A number with as many places as say something: three digits, thousands separated.
 pub struct Figure(pub f64);
 

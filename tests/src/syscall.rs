@@ -1,15 +1,24 @@
-//! `bpf(2)`, as far as the benchmark's own little programs need it.
+//! `bpf(2)`, as far as the tests' and the benchmark's own little programs need it.
 #![allow(unsafe_code)]
 
 use std::{
+    ffi::CString,
     io,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::{
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
 };
+
+use bytemuck::Pod;
 
 /// `enum bpf_cmd`.
 const MAP_CREATE: libc::c_long = 0;
+const MAP_LOOKUP: libc::c_long = 1;
 const MAP_UPDATE: libc::c_long = 2;
 const PROG_LOAD: libc::c_long = 5;
+const OBJ_GET: libc::c_long = 7;
 const PROG_TEST_RUN: libc::c_long = 10;
 const ENABLE_STATS: libc::c_long = 32;
 
@@ -30,6 +39,9 @@ struct Load {
     instructions: u32,
     code: u64,
     license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
 }
 
 /// `union bpf_attr`, the beginning of `BPF_PROG_TEST_RUN`.
@@ -58,9 +70,17 @@ struct Map {
     entries: u32,
 }
 
-/// `union bpf_attr`, the beginning of `BPF_MAP_UPDATE_ELEM`.
+/// `union bpf_attr`, the beginning of `BPF_OBJ_GET`.
 #[repr(C)]
-struct Update {
+struct Get {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+/// `union bpf_attr`, the part of `BPF_MAP_LOOKUP_ELEM` and `BPF_MAP_UPDATE_ELEM`.
+#[repr(C)]
+struct Element {
     map: u32,
     padding: u32,
     key: u64,
@@ -84,16 +104,40 @@ pub fn enable_stats() -> io::Result<OwnedFd> {
     bpf(ENABLE_STATS, &mut 0u32).map(owned)
 }
 
-/// Loads a program.
+/// Opens what is pinned, for reading: that takes no more than the pin's read permission.
+pub fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    const RDONLY: u32 = 1 << 3;
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    bpf(OBJ_GET, &mut Get { path: path.as_ptr() as u64, fd: 0, flags: RDONLY }).map(owned)
+}
+
+/// Looks a key up; nothing where the map does not have it.
+pub fn look_up<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> Option<V> {
+    let mut value = V::zeroed();
+    let mut element = Element {
+        map: map.as_raw_fd() as u32,
+        padding: 0,
+        key: &raw const *key as u64,
+        value: &raw mut value as u64,
+        flags: 0,
+    };
+    bpf(MAP_LOOKUP, &mut element).ok().map(|_| value)
+}
+
+/// Loads a program; where it is refused, with the verifier's reason.
 pub fn load(kind: Kind, code: &[u64]) -> io::Result<OwnedFd> {
-    let license = b"GPL\0";
+    let mut log = [0_u8; 16384];
     let mut load = Load {
         kind: kind as u32,
         instructions: code.len() as u32,
         code: code.as_ptr() as u64,
-        license: license.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        log_level: 1,
+        log_size: log.len() as u32,
+        log: log.as_mut_ptr() as u64,
     };
-    bpf(PROG_LOAD, &mut load).map(owned)
+    let refused = |error| io::Error::other(format!("{error}: {}", String::from_utf8_lossy(&log)));
+    bpf(PROG_LOAD, &mut load).map(owned).map_err(refused)
 }
 
 /// An array of programs with one entry: this one.
@@ -102,7 +146,7 @@ pub fn array_of(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let map = bpf(MAP_CREATE, &mut Map { kind: PROG_ARRAY, key_size: 4, value_size: 4, entries: 1 });
     let map = owned(map?);
     let (key, value) = (0u32, program.as_raw_fd());
-    let mut update = Update {
+    let mut update = Element {
         map: map.as_raw_fd() as u32,
         padding: 0,
         key: &raw const key as u64,
@@ -122,8 +166,17 @@ pub struct Shown {
     pub segment_size: u32,
 }
 
-/// Runs a program `repeat` times on one packet; nanoseconds of one run, by the kernel's clock, whole.
-pub fn test_run(program: BorrowedFd<'_>, packet: &[u8], shown: Shown, repeat: u32) -> io::Result<u32> {
+/// What became of runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Ran {
+    /// What the last one returned.
+    pub result: u32,
+    /// Nanoseconds of one, by the kernel's clock, whole.
+    pub nanoseconds: u32,
+}
+
+/// Runs a program `repeat` times on one packet.
+pub fn test_run(program: BorrowedFd<'_>, packet: &[u8], shown: Shown, repeat: u32) -> io::Result<Ran> {
     // `struct __sk_buff` up to `gso_size`.
     let mut context = [0u32; 45];
     (context[2], context[44]) = (shown.mark, shown.segment_size);
@@ -145,5 +198,5 @@ pub fn test_run(program: BorrowedFd<'_>, packet: &[u8], shown: Shown, repeat: u3
         (run.context_in, run.context_size_in) = (context.as_ptr() as u64, size_of_val(&context) as u32);
     }
     bpf(PROG_TEST_RUN, &mut run)?;
-    Ok(run.duration)
+    Ok(Ran { result: run.result, nanoseconds: run.duration })
 }
