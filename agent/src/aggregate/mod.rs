@@ -38,7 +38,7 @@ use crate::{
     collect::{Observation, Packed, Usage},
     model::{
         AddressTarget, Counts, Direction, Drops, HostTick, Leg, OTHER, Outcome, Path, Pending, ProbeTick,
-        RelayTick, StampPath, Subject, SubjectTick, Tick, Transport, drops,
+        RelayTick, StampPath, Subject, SubjectTick, Tick, Transport, drops, fade,
     },
 };
 
@@ -89,11 +89,11 @@ pub struct HostTotals {
 
 impl HostTotals {
     fn remember_rates(&mut self, tick: &HostTick, elapsed: Duration) {
-        const HALF_LIFE: f64 = 3.0;
+        const HALF_LIFE: Duration = Duration::from_secs(3);
         if elapsed.is_zero() {
             return;
         }
-        let keep = (-elapsed.as_secs_f64() / HALF_LIFE * std::f64::consts::LN_2).exp();
+        let keep = fade(elapsed, HALF_LIFE);
         self.rates.values_mut().for_each(|rate| *rate *= keep);
         for drops in &tick.drops {
             let rate =

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::Naming;
-use crate::model::{Direction, Distribution, Path, ProbeTick, StampCounts, StampPath};
+use crate::model::{Direction, Distribution, Path, ProbeTick, StampCounts, StampPath, fade};
 
 /// A peer that no longer sends test packets of its own reports nothing: of the way out only its answers tell then.
 const REPORTS_END: Duration = Duration::from_secs(5);
@@ -145,7 +145,7 @@ impl Probes {
 
     fn remember(&mut self, ticks: &[ProbeTick], at: Duration) {
         let elapsed = at.saturating_sub(std::mem::replace(&mut self.last_at, at));
-        let keep = 0.5f64.powf(elapsed.div_duration_f64(RECENT));
+        let keep = fade(elapsed, RECENT);
         for ways in self.recent.values_mut() {
             *ways = ways.map(|(arrived, lost)| (arrived * keep, lost * keep));
         }

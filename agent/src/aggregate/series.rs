@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use crate::model::{Counts, Leg, MediaCounts, OTHER, Path, Pending, Subject};
+use crate::model::{Counts, Leg, MediaCounts, OTHER, Path, Pending, Subject, fade};
 
 use super::window::Window;
 
@@ -142,7 +142,7 @@ impl<K: SeriesKey, T: Tally> SeriesSet<K, T> {
 
     /// Begins a look.
     pub fn begin(&mut self, at: Duration, elapsed: Duration) {
-        let factor = (-elapsed.as_secs_f64() / HALF_LIFE.as_secs_f64() * std::f64::consts::LN_2).exp();
+        let factor = fade(elapsed, HALF_LIFE);
         for series in self.shown.values_mut().chain(self.other.values_mut()) {
             series.traffic *= factor;
             series.pending = Pending::default();

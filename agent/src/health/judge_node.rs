@@ -27,13 +27,11 @@ impl Judge {
         for subject in tick.subjects.iter().filter(|seen| seen.subject.role == Role::Server) {
             let (counts, bound) = (&subject.counts, self.settings.first_byte_bound);
             add(&mut seen.checks, counts.outcome(Outcome::Established), counts.handshakes());
-            let answers = counts.first_byte.count();
-            // Those that wait too long now are trials of each look: they are why somebody gives up.
-            let waiting = counts.first_byte_failed.at_least(bound / 2)
-                + subject.pending.first_byte.at_least(bound)
-                + counts.first_byte.at_least(bound);
-            let good = answers - counts.first_byte.at_least(bound);
-            add(&mut seen.served[Served::Answers as usize], good, good + waiting);
+            let slow = counts.first_byte.at_least(bound);
+            let given_up = counts.first_byte_failed.at_least(bound / 2);
+            let good = counts.first_byte.count() - slow;
+            add(&mut seen.served[Served::Answers as usize], good, good + slow + given_up);
+            seen.waiting += subject.pending.first_byte.at_least(bound);
         }
         for session in &tick.activation.decided {
             let is_checked = session.outcome != MediaOutcome::Failed || session.stage != MediaStage::Stun;

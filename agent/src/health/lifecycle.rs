@@ -6,13 +6,9 @@
 
 use std::time::Duration;
 
-use super::Settings;
+use super::{Settings, back_off::BackOff};
 use crate::model::Phase;
 
-/// Most times the good evidence needed is doubled.
-const MOST_BACK_OFF: u32 = 2;
-/// A condition that returns within this many quiet periods of its end is the same trouble.
-const RELAPSE_PERIODS: u32 = 5;
 /// A lease covers at least this many of the usual gaps between trials, so that sparse traffic does not flap.
 const GAPS: u32 = 3;
 /// No lease is longer than this, however sparse the traffic.
@@ -40,8 +36,7 @@ pub struct Lifecycle {
     last_any: Option<Duration>,
     gap: Duration,
     good: f64,
-    cleared_at: Option<Duration>,
-    back_off: u32,
+    back_off: BackOff,
 }
 
 impl Default for Lifecycle {
@@ -53,8 +48,7 @@ impl Default for Lifecycle {
             last_any: None,
             gap: Duration::ZERO,
             good: 0.0,
-            cleared_at: None,
-            back_off: 0,
+            back_off: BackOff::default(),
         }
     }
 }
@@ -94,9 +88,7 @@ impl Lifecycle {
     }
 
     fn raise(&mut self, settings: &Settings, at: Duration) {
-        let relapsed =
-            self.cleared_at.is_some_and(|end| at.saturating_sub(end) < settings.quiet * RELAPSE_PERIODS);
-        self.back_off = if relapsed { (self.back_off + 1).min(MOST_BACK_OFF) } else { 0 };
+        self.back_off.begin(settings, at, false);
         self.phase = Phase::Raised;
         self.since = at;
         self.last_bad = at;
@@ -105,11 +97,11 @@ impl Lifecycle {
 
     fn clear(&mut self, at: Duration) {
         self.phase = Phase::Cleared;
-        self.cleared_at = Some(at);
+        self.back_off.end(at);
     }
 
     fn needed(&self, settings: &Settings) -> f64 {
-        settings.recovery * f64::from(1u32 << self.back_off)
+        settings.recovery * f64::from(self.back_off.factor())
     }
 
     fn lease(&self, settings: &Settings) -> Duration {
@@ -134,8 +126,7 @@ impl Lifecycle {
 
     /// Whether nothing would be lost by forgetting it.
     pub fn is_idle(&self, settings: &Settings, at: Duration) -> bool {
-        self.phase == Phase::Cleared
-            && self.cleared_at.is_none_or(|end| at.saturating_sub(end) > settings.quiet * RELAPSE_PERIODS)
+        self.phase == Phase::Cleared && self.back_off.is_forgotten(settings, at)
     }
 }
 

@@ -6,6 +6,7 @@
 //! `simulation.rs`.
 
 mod activation;
+mod back_off;
 mod blame;
 mod conditions;
 mod cusum;

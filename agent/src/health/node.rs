@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use super::Settings;
-use crate::model::{NodeReport, NodeState, Served, Share};
+use super::{Settings, back_off::BackOff};
+use crate::model::{NodeReport, NodeState, Served, Share, fade};
 
 /// Half-life of the shares.
 const RECENT: Duration = Duration::from_secs(15);
@@ -21,10 +21,6 @@ const FAILS: f64 = 0.5;
 const STEP: Duration = Duration::from_secs(5);
 /// It begins with this much, percent, where the canary's is less.
 const FIRST: u8 = 5;
-/// Most times that trouble which returns doubles the time to come back.
-const MOST_BACK_OFF: u32 = 2;
-/// Trouble that returns within this many quiet periods is the same trouble.
-const RELAPSE_PERIODS: u32 = 5;
 /// Without users for this many quiet periods nothing is known any more.
 const UNUSED_PERIODS: u32 = 5;
 
@@ -47,6 +43,8 @@ pub struct Seen {
     pub checks: (u64, u64),
     /// The same of what users got, by [`Served`]; of relays those that there are now.
     pub served: [(u64, u64); Served::ALL.len()],
+    /// Requests that wait for their answer now, longer than they should.
+    pub waiting: u64,
 }
 
 /// The node.
@@ -57,11 +55,12 @@ pub struct NodeJudge {
     at: Duration,
     checks: Share,
     served: [Share; Served::ALL.len()],
+    /// Requests that waited too long at the last look.
+    waiting: u64,
     last_served: Option<Duration>,
     last_bad: Duration,
     valid_until: Duration,
-    back_off: u32,
-    recovered_at: Option<Duration>,
+    back_off: BackOff,
     reasons: Vec<String>,
 }
 
@@ -70,17 +69,23 @@ impl NodeJudge {
     pub fn count(&mut self, at: Duration, seen: &Seen) {
         let elapsed = at.saturating_sub(self.at);
         self.at = self.at.max(at);
-        let keep = (-elapsed.as_secs_f64() / RECENT.as_secs_f64() * std::f64::consts::LN_2).exp();
+        let keep = fade(elapsed, RECENT);
         let add = |share: &mut Share, keep: f64, (good, n): (u64, u64)| {
             *share = Share { good: share.good * keep + good as f64, n: share.n * keep + n as f64 };
         };
         add(&mut self.checks, keep, seen.checks);
+        // One that waits is told once, and not again when it ends.
+        let ended = seen.served[Served::Answers as usize];
+        let bad = (ended.1 - ended.0 + seen.waiting)
+            .saturating_sub(std::mem::replace(&mut self.waiting, seen.waiting));
+        let mut counted = seen.served;
+        counted[Served::Answers as usize].1 = ended.0 + bad;
         for kind in Served::ALL {
             // Relays are not trials: as many as there are.
             let keep = if kind == Served::Relays { 0.0 } else { keep };
-            add(&mut self.served[kind as usize], keep, seen.served[kind as usize]);
+            add(&mut self.served[kind as usize], keep, counted[kind as usize]);
         }
-        if seen.served.iter().any(|(_, n)| *n > 0) {
+        if counted.iter().any(|(_, n)| *n > 0) {
             self.last_served = Some(at);
         }
     }
@@ -106,14 +111,10 @@ impl NodeJudge {
             return None;
         }
         if next.is_bad() && !before.is_bad() {
-            let relapsed = before == NodeState::Recovering
-                || self
-                    .recovered_at
-                    .is_some_and(|end| at.saturating_sub(end.min(at)) < settings.quiet * RELAPSE_PERIODS);
-            self.back_off = if relapsed { (self.back_off + 1).min(MOST_BACK_OFF) } else { 0 };
+            self.back_off.begin(settings, at, before == NodeState::Recovering);
         }
         if before == NodeState::Recovering && !next.is_bad() {
-            self.recovered_at = Some(at);
+            self.back_off.end(at);
             self.reasons.clear();
         }
         (self.state, self.since) = (next, at);
@@ -134,7 +135,7 @@ impl NodeJudge {
             },
             state @ (Gray | Failing) => {
                 // What came back soon is kept away for longer.
-                let held = settings.lease * ((1 << self.back_off) - 1);
+                let held = settings.lease * (self.back_off.factor() - 1);
                 if at.saturating_sub(self.last_bad) >= held { Recovering } else { state }
             }
             Recovering if self.ramp(settings, at) < 100 || recovering => Recovering,
@@ -144,12 +145,10 @@ impl NodeJudge {
 
     /// The load on the way back, percent.
     fn ramp(&self, settings: &Settings, at: Duration) -> u8 {
-        let step = STEP * (1 << self.back_off);
-        let steps = at.saturating_sub(self.since).as_nanos() / step.as_nanos();
-        let first = u32::from(settings.canary.max(FIRST));
-        let load = u32::try_from(steps).ok().and_then(|steps| first.checked_shl(steps)).unwrap_or(100);
-        // A shift beyond its bits leaves nothing.
-        if steps >= 7 { 100 } else { load.min(100) as u8 }
+        let step = STEP * self.back_off.factor();
+        let steps = at.saturating_sub(self.since).div_duration_f64(step) as i32;
+        // From 5 % on a hundred is reached in five steps: a float takes whatever comes after.
+        (f64::from(settings.canary.max(FIRST)) * 2f64.powi(steps)).min(100.0) as u8
     }
 
     /// How it stands at `at`.
@@ -265,6 +264,25 @@ mod tests {
             took.push(world.at.saturating_sub(begun).as_secs());
         }
         assert_eq!(took, [25, 60, 130, 130]);
+    }
+
+    #[test]
+    fn a_request_that_hangs_is_one_however_long_and_however_it_ends() {
+        let mut node = NodeJudge::default();
+        let mut look = |(good, n): (u64, u64), waiting| {
+            let mut seen = Seen { waiting, ..Seen::default() };
+            seen.served[Served::Answers as usize] = (good, n);
+            node.count(Duration::ZERO, &seen);
+            let share = node.served[Served::Answers as usize];
+            (share.good as u64, share.n as u64)
+        };
+        assert_eq!(look((3, 3), 0), (3, 3));
+        assert_eq!(look((0, 0), 2), (3, 5));
+        assert_eq!(look((0, 0), 2), (3, 5));
+        // One is given up, the other goes on, a third begins to be late.
+        assert_eq!(look((0, 1), 2), (3, 6));
+        assert_eq!(look((0, 2), 0), (3, 6));
+        assert_eq!(look((1, 1), 0), (4, 7));
     }
 
     #[test]

@@ -6,15 +6,11 @@
 
 use std::time::Duration;
 
-use super::Settings;
+use super::{Settings, back_off::BackOff};
 use crate::model::{Expectation, PathEvidence, PathState, Phase};
 
 /// Delivery must be steady for this long before a direction is healthy.
 const STEADY: Duration = Duration::from_secs(1);
-/// Most times that this is doubled.
-const MOST_BACK_OFF: u32 = 2;
-/// Trouble that returns within this many quiet periods is the same trouble.
-const RELAPSE_PERIODS: u32 = 5;
 /// Delivery is steady where proofs are no further apart than this, and no further than they are expected.
 const GAP: Duration = Duration::from_secs(2);
 
@@ -31,8 +27,7 @@ pub struct PathLife {
     steady_since: Option<Duration>,
     /// Whether it recovers from having been down.
     was_down: bool,
-    back_off: u32,
-    recovered_at: Option<Duration>,
+    back_off: BackOff,
 }
 
 impl PathLife {
@@ -103,7 +98,7 @@ impl PathLife {
             Unknown => Unknown,
             Idle if fresh => Healthy,
             Idle => Idle,
-            Recovering if steady(STEADY * (1 << self.back_off)) => Healthy,
+            Recovering if steady(STEADY * self.back_off.factor()) => Healthy,
             Recovering
                 if at.saturating_sub(self.proven.unwrap_or_default().max(self.since.min(at)))
                     >= settings.quiet =>
@@ -129,11 +124,7 @@ impl PathLife {
         }
         let is_bad = |state| matches!(state, PathState::Down | PathState::Degraded);
         if is_bad(next) && !is_bad(before) {
-            let relapsed = before == PathState::Recovering
-                || self
-                    .recovered_at
-                    .is_some_and(|end| at.saturating_sub(end) < settings.quiet * RELAPSE_PERIODS);
-            self.back_off = if relapsed { (self.back_off + 1).min(MOST_BACK_OFF) } else { 0 };
+            self.back_off.begin(settings, at, before == PathState::Recovering);
         }
         match next {
             PathState::Down => (self.was_down, self.steady_since) = (true, None),
@@ -141,7 +132,7 @@ impl PathLife {
             PathState::Recovering if before == PathState::Down => {
                 self.steady_since = self.steady_since.and(Some(at));
             }
-            PathState::Healthy if before == PathState::Recovering => self.recovered_at = Some(at),
+            PathState::Healthy if before == PathState::Recovering => self.back_off.end(at),
             _ => {}
         }
         if !matches!(next, PathState::Down | PathState::Recovering) {
@@ -187,7 +178,7 @@ impl PathLife {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::back_off, *};
     use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 
     const LOOK: Duration = Duration::from_millis(100);
@@ -321,8 +312,7 @@ mod tests {
             last_bad: time(random),
             steady_since: some(random),
             was_down: random.random(),
-            back_off: random.random_range(0..=MOST_BACK_OFF),
-            recovered_at: some(random),
+            back_off: BackOff::any(random.random_range(0..=back_off::MOST), some(random)),
         }
     }
 
@@ -330,7 +320,7 @@ mod tests {
     #[test]
     fn from_any_state_what_delivers_is_healthy_within_lease_and_steadiness() {
         let (settings, mut random) = (Settings::default(), StdRng::seed_from_u64(4));
-        let bound = settings.lease + STEADY * (1 << MOST_BACK_OFF) + LOOK * 2;
+        let bound = settings.lease + STEADY * (1 << back_off::MOST) + LOOK * 2;
         for trace in 0..1_000_000 {
             let mut at = Duration::from_secs(1000);
             let mut life = anything(&mut random);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{Counts, Outcome};
+use crate::model::{Counts, Outcome, fade};
 
 /// Half-life of the recent past that blame looks at.
 const RECENT: Duration = Duration::from_secs(15);
@@ -35,7 +35,7 @@ impl Recent {
     pub fn decay_to(&mut self, at: Duration) {
         let elapsed = at.saturating_sub(self.at);
         self.at = at;
-        let factor = (-elapsed.as_secs_f64() / RECENT.as_secs_f64() * std::f64::consts::LN_2).exp();
+        let factor = fade(elapsed, RECENT);
         for sum in [
             &mut self.segments,
             &mut self.lost,

@@ -17,7 +17,7 @@ use super::{
     lifecycle::{Lifecycle, Look},
     verdict::Verdict,
 };
-use crate::model::{Blame, ConditionName, Phase, Process, RelayCounts, RelayTick};
+use crate::model::{Blame, ConditionName, Phase, Process, RelayCounts, RelayTick, fade};
 
 /// Packets that must have come in without any going out …
 const LEAST_PACKETS: u64 = 100;
@@ -186,14 +186,13 @@ impl RelayStall {
 
     fn learn(&mut self, sample: &Sample) {
         let seconds = sample.elapsed.as_secs_f64();
-        let fade = |half_life: Duration| (-seconds / half_life.as_secs_f64() * std::f64::consts::LN_2).exp();
-        let keep = fade(HALF_LIFE);
+        let keep = fade(sample.elapsed, HALF_LIFE);
         self.received = self.received * keep + sample.counts.received as f64;
         self.sent = self.sent * keep + sample.counts.sent as f64;
         self.queued = sample.queued;
-        self.pause = self.pause.mul_f64(fade(PAUSE_HALF_LIFE));
+        self.pause = self.pause.mul_f64(fade(sample.elapsed, PAUSE_HALF_LIFE));
         if seconds > 0.0 {
-            let keep = fade(RECENT);
+            let keep = fade(sample.elapsed, RECENT);
             let recent = |before: f64, n: u64| before * keep + (1.0 - keep) * n as f64 / seconds;
             self.rate = recent(self.rate, sample.counts.received);
             self.sent_rate = recent(self.sent_rate, sample.counts.sent);

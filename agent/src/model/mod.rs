@@ -5,6 +5,7 @@ pub mod avoid;
 mod condition;
 mod distribution;
 pub mod drops;
+mod fade;
 mod media;
 mod node;
 mod path;
@@ -19,6 +20,7 @@ pub use condition::{
     Blame, Condition, ConditionKey, ConditionName, Evidence, Interval, Phase, Target, Transition,
 };
 pub use distribution::Distribution;
+pub use fade::fade;
 pub use graylag_ebpf::{
     counter::{Direction, Transport},
     key::Role,
