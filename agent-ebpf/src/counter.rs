@@ -35,6 +35,7 @@ impl Counter {
 
 /// Transport of a dropped packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(u8)]
 pub enum Transport {
     /// TCP.
@@ -47,6 +48,7 @@ pub enum Transport {
 
 /// Direction of a packet as the host's interface sees it (`network.io.direction`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(u8)]
 pub enum Direction {
     /// Towards this host.

@@ -4,6 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 /// Which end of the connection this host is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(u8)]
 pub enum Role {
     /// This host opened the connection.

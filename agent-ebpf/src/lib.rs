@@ -32,6 +32,7 @@ pub mod session;
 pub mod stun;
 pub mod table;
 
-/// Version of the map and record layouts; change it with any change to [`key`], [`record`] or [`counter`]. What others read has
+/// Version of the map and record layouts, and of the checkpoint that one agent leaves for the next; change it with any change to what these are or
+/// mean. What others read has
 /// a version of its own ([`path_state::VERSION`]).
 pub const ABI_VERSION: u32 = 1;

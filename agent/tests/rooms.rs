@@ -50,6 +50,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("btf_rs", &["kernel"]),
     ("caps", &["kernel"]),
     ("libc", &["kernel"]),
+    ("postcard", &["engine"]),
     ("netlink_sys", &["collect"]),
     ("netlink_packet_core", &["collect"]),
     ("netlink_packet_route", &["collect"]),

@@ -4,6 +4,8 @@ use std::{collections::HashMap, time::Duration};
 
 use graylag_ebpf::session::SessionRecord;
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     Tally,
     standing::{Standing, standing, took},
@@ -29,6 +31,7 @@ impl Tally for ActivationCounts {
 }
 
 /// Sessions and what became of them.
+#[derive(Serialize, Deserialize)]
 pub struct Activation {
     since: Duration,
     began: Option<u64>,
@@ -36,7 +39,9 @@ pub struct Activation {
     decided: HashMap<u64, u64>,
     looks: u64,
     totals: ActivationCounts,
+    #[serde(skip)]
     window: Window<ActivationCounts>,
+    #[serde(skip)]
     pending: [u64; MediaStage::ALL.len()],
 }
 

@@ -10,24 +10,33 @@ use graylag_ebpf::{
     rtp::Event,
 };
 
-use super::{Naming, SeriesSet};
+use serde::{Deserialize, Serialize};
+
+use super::{Naming, SeriesSet, kept};
 use crate::{
     collect::MediaPath,
     model::{Direction, Flows, Leg, LegTick, MediaCounts, Path, Pending},
 };
 
 /// Legs and what the kernel said of them last.
+#[derive(Serialize, Deserialize)]
 pub struct Media {
+    #[serde(with = "kept::by_pod")]
     baselines: HashMap<MediaKey, Box<[Baseline; 2]>>,
     series: SeriesSet<Leg, MediaCounts>,
     /// When something last came, by leg: for ages between looks in which nothing did.
     last: BTreeMap<Leg, (Option<Duration>, Option<Duration>)>,
+    /// How often the kernel took back what had been told.
+    #[serde(skip)]
+    taken_back: u64,
 }
 
 /// What has been counted of one direction of a path.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 struct Baseline {
+    #[serde(with = "kept::pod")]
     traffic: Traffic,
+    #[serde(with = "kept::pod")]
     quality: Quality,
     /// Lost packets and bursts as far as they have been told. The kernel takes back what comes late after all; a counter
     /// that was told cannot shrink, so it waits until the kernel's has caught up.
@@ -52,7 +61,12 @@ const FORGET: Duration = Duration::from_secs(900);
 impl Media {
     /// At most `limit` legs are published by themselves; totals begin at `at`.
     pub fn new(limit: usize, at: Duration) -> Self {
-        Self { baselines: HashMap::new(), series: SeriesSet::new(limit, at), last: BTreeMap::new() }
+        Self {
+            baselines: HashMap::new(),
+            series: SeriesSet::new(limit, at),
+            last: BTreeMap::new(),
+            taken_back: 0,
+        }
     }
 
     /// Published legs.
@@ -81,6 +95,7 @@ impl Media {
                 let leg = Leg { path: name.clone(), direction };
                 let i = direction as usize;
                 let counts = baselines[i].advance(&path.traffic[i], &path.quality[i]);
+                self.taken_back += u64::from(baselines[i].is_ahead());
                 let last = self.last.entry(leg.clone()).or_default();
                 remember(&mut last.0, path.traffic[i].last_ns);
                 remember(&mut last.1, path.traffic[i].last_media_ns);
@@ -113,6 +128,16 @@ impl Media {
         ticks.into_values().collect()
     }
 
+    /// How often something happened that cannot be told from the kernel's counters alone.
+    pub const fn changes(&self) -> u64 {
+        self.series.changes() + self.taken_back
+    }
+
+    /// Publishes at most `limit` legs by themselves from the next review on.
+    pub const fn set_limit(&mut self, limit: usize) {
+        self.series.set_limit(limit);
+    }
+
     /// Lets those in trouble, and the busiest, be published by themselves.
     pub fn rank(&mut self, at: Duration, troubled: &BTreeSet<Leg>) {
         self.series.rank(at, troubled);
@@ -138,6 +163,12 @@ fn lost(quality: &Quality) -> u64 {
 }
 
 impl Baseline {
+    /// Whether more was told than the kernel says now.
+    fn is_ahead(&self) -> bool {
+        self.lost > lost(&self.quality)
+            || self.bursts.iter().zip(self.quality.bursts).any(|(before, now)| *before > told(now))
+    }
+
     /// What was counted since the last look; a path that the kernel began anew counts from zero.
     fn advance(&mut self, now: &Traffic, quality: &Quality) -> MediaCounts {
         let before = &self.traffic;

@@ -4,6 +4,7 @@
 mod activation;
 mod addresses;
 mod delta;
+mod kept;
 mod media;
 mod naming;
 mod probes;
@@ -32,6 +33,7 @@ pub use media::Media;
 pub use naming::{Naming, PeerName, ServiceName, address};
 pub use probes::{PathProbes, ProbeTotals, Probes};
 pub use relay::Relays;
+use serde::{Deserialize, Serialize};
 pub use series::{Ended, Series, SeriesSet, Tally};
 
 use crate::{
@@ -46,43 +48,67 @@ use crate::{
 const REVIEW: Duration = Duration::from_secs(5);
 
 /// Turns observations into ticks, and keeps the totals.
+#[derive(Serialize, Deserialize)]
 pub struct Aggregator {
+    #[serde(skip)]
     naming: Naming,
+    #[serde(with = "kept::by_pod")]
     baselines: HashMap<PathKey, Baseline>,
     subjects: SeriesSet<Subject>,
     paths: SeriesSet<Path>,
     listeners: SeriesSet<Arc<str>>,
     media: Media,
     relays: Relays,
+    #[serde(skip)]
     probes: Probes,
+    #[serde(skip)]
     addresses: Addresses,
     activation: Activation,
+    #[serde(skip)]
     pending_before: HashSet<Subject>,
+    #[serde(skip)]
     longest_waits: BTreeMap<Subject, Duration>,
     host: HostTotals,
+    #[serde(skip)]
     usage: Usage,
-    counters: [u64; Counter::COUNT],
-    media_counters: [u64; MediaCounter::COUNT],
+    #[serde(skip)]
+    counters: ProgramCounters,
     /// Datagrams of all paths, since start.
+    #[serde(skip)]
     datagrams: u64,
     last_at: Option<Duration>,
     reviewed_at: Duration,
+    /// How often something happened that cannot be told from the kernel's counters alone.
+    #[serde(skip)]
+    changes: u64,
 }
 
+/// The programs' own counters, and what they were when this agent took over.
+#[derive(Default)]
+struct ProgramCounters {
+    now: ([u64; Counter::COUNT], [u64; MediaCounter::COUNT]),
+    before: ([u64; Counter::COUNT], [u64; MediaCounter::COUNT]),
+}
+
+#[derive(Serialize, Deserialize)]
 struct Baseline {
     subject: Subject,
     stats: Packed,
 }
 
-/// Cumulative drops of this host since the agent started.
-#[derive(Clone, Debug, Default)]
+/// Cumulative drops of this host.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct HostTotals {
+    /// When they began, on the ticks' clock.
+    pub since: Duration,
     /// By reason, direction and transport.
     pub drops: BTreeMap<DropKey, u64>,
     /// Receive-buffer drops by service.
     pub udp_receive_buffer: BTreeMap<Arc<str>, u64>,
+    #[serde(skip)]
     rates: BTreeMap<DropKey, f64>,
     last_drops: HashMap<(String, Direction, Transport), u64>,
+    #[serde(with = "kept::by_pod")]
     last_udp: HashMap<graylag_ebpf::key::UdpPort, u64>,
     last_host: Option<crate::collect::HostCounters>,
 }
@@ -145,22 +171,56 @@ impl Aggregator {
             activation: Activation::new(at),
             pending_before: HashSet::new(),
             longest_waits: BTreeMap::new(),
-            host: HostTotals::default(),
+            host: HostTotals { since: at, ..HostTotals::default() },
             usage: Usage::default(),
-            counters: [0; Counter::COUNT],
-            media_counters: [0; MediaCounter::COUNT],
+            counters: ProgramCounters::default(),
             datagrams: 0,
             last_at: None,
             reviewed_at: at,
+            changes: 0,
         }
+    }
+
+    /// Goes on from what an earlier agent kept, with the kernel as it is now: what it counted meanwhile is in the totals, and
+    /// nothing is to be judged by it. Names are this agent's.
+    pub fn take_over(&mut self, kept: Self, limit: usize, seen: &Observation, sockets: &[SocketRecord]) {
+        let naming = std::mem::take(&mut self.naming);
+        *self = kept;
+        self.rename(naming);
+        self.subjects.set_limit(limit);
+        self.paths.set_limit(limit);
+        self.listeners.set_limit(limit);
+        self.media.set_limit(2 * limit);
+        self.relays.set_limit(limit);
+        self.absorb(seen, Duration::ZERO, &Troubled::default());
+        self.absorb_sockets(sockets, Duration::from_nanos(seen.at_ns));
+        // What says how much of all was seen begins anew, with the agent that says it.
+        self.counters.before = self.counters.now;
+        self.datagrams = 0;
+    }
+
+    /// How often something happened that cannot be told from the kernel's counters alone: then what is kept has to be kept anew.
+    pub const fn changes(&self) -> u64 {
+        self.changes
+            + self.subjects.changes()
+            + self.paths.changes()
+            + self.listeners.changes()
+            + self.media.changes()
+            + self.relays.changes()
     }
 
     /// Changes the names. Kernel keys keep their counts; from now on these go to the new names.
     pub fn rename(&mut self, naming: Naming) {
         self.naming = naming;
+        self.changes += 1;
         for (key, baseline) in &mut self.baselines {
             baseline.subject = self.naming.subject(key);
         }
+    }
+
+    /// Peers by the identifiers under which the kernel counts.
+    pub const fn peers(&self) -> &HashMap<u16, PeerName> {
+        &self.naming.peers
     }
 
     /// Published subjects.
@@ -244,12 +304,12 @@ impl Aggregator {
 
     /// One of the programs' own counters.
     pub const fn counter(&self, counter: Counter) -> u64 {
-        self.counters[counter as usize]
+        self.counters.now.0[counter as usize] - self.counters.before.0[counter as usize]
     }
 
     /// One of the flow programs' own counters.
     pub const fn media_counter(&self, counter: MediaCounter) -> u64 {
-        self.media_counters[counter as usize]
+        self.counters.now.1[counter as usize] - self.counters.before.1[counter as usize]
     }
 
     /// How much of what there was has been seen.
@@ -274,7 +334,8 @@ impl Aggregator {
         let since = self.last_at.unwrap_or(at);
         let elapsed = at.saturating_sub(since);
         self.last_at = Some(at);
-        (self.usage, self.counters, self.media_counters) = (seen.usage, seen.counters, seen.media_counters);
+        self.usage = seen.usage;
+        self.counters.now = (seen.counters, seen.media_counters);
 
         let mut counts = self.differences(seen);
         let mut pending = self.pending(seen);
@@ -310,6 +371,7 @@ impl Aggregator {
         let host = self.host_tick(seen);
         self.host.remember_rates(&host, elapsed);
         let activation = self.activation.absorb(&seen.sessions, seen.at_ns, elapsed, late);
+        self.changes += (seen.expired.len() + seen.forgotten.len() + activation.decided.len()) as u64;
         Tick { at, elapsed, late, subjects, media, activation, host }
     }
 

@@ -1,5 +1,6 @@
 //! From kernel keys to the names that operators gave, or to names that explain themselves.
 
+use serde::{Deserialize, Serialize};
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -12,7 +13,7 @@ use graylag_ebpf::key::{Address, PathKey, Role, V4_MAPPED};
 use crate::model::{OTHER, Path, Subject};
 
 /// A configured peer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerName {
     /// Its name.
     pub name: Arc<str>,

@@ -8,6 +8,8 @@ use std::{
 
 use graylag_ebpf::relay::{SocketMedia, SocketRecord};
 
+use serde::{Deserialize, Serialize};
+
 use super::{SeriesSet, Tally};
 use crate::model::{OTHER, Pending, Process, RelayCounts, RelayTick};
 
@@ -29,15 +31,20 @@ impl Tally for RelayCounts {
 }
 
 /// Processes that carry media, and what the kernel said of their sockets last.
+#[derive(Serialize, Deserialize)]
 pub struct Relays {
     sockets: HashMap<u64, Known>,
     series: SeriesSet<Arc<str>, RelayCounts>,
+    #[serde(skip)]
     now: Vec<RelayTick>,
     last_at: Option<Duration>,
+    /// How many sockets have gone, with their counters.
+    #[serde(skip)]
+    gone: u64,
 }
 
 /// What has been counted of a socket.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 struct Known {
     began_ns: u64,
     counts: RelayCounts,
@@ -46,7 +53,13 @@ struct Known {
 impl Relays {
     /// At most `limit` names of processes are published by themselves; totals begin at `at`.
     pub fn new(limit: usize, at: Duration) -> Self {
-        Self { sockets: HashMap::new(), series: SeriesSet::new(limit, at), now: Vec::new(), last_at: None }
+        Self {
+            sockets: HashMap::new(),
+            series: SeriesSet::new(limit, at),
+            now: Vec::new(),
+            last_at: None,
+            gone: 0,
+        }
     }
 
     /// Published processes, all of one name together.
@@ -92,6 +105,7 @@ impl Relays {
             tick.sockets += 1;
             self.sockets.insert(record.id, Known { counts, ..known });
         }
+        self.gone += before.len() as u64;
         self.publish(&ticks, at, since);
         self.now = ticks.into_values().collect();
         &self.now
@@ -108,6 +122,16 @@ impl Relays {
             self.series.add(name, counts, &Pending::default(), since);
         }
         self.series.end(elapsed, &by_name.iter().collect());
+    }
+
+    /// How often something happened that cannot be told from the kernel's counters alone.
+    pub const fn changes(&self) -> u64 {
+        self.series.changes() + self.gone
+    }
+
+    /// Publishes at most `limit` names by themselves from the next review on.
+    pub const fn set_limit(&mut self, limit: usize) {
+        self.series.set_limit(limit);
     }
 
     /// Lets those in trouble, and the busiest, be published by themselves.

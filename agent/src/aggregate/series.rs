@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{Counts, Leg, MediaCounts, OTHER, Path, Pending, Subject, fade};
 
 use super::window::Window;
@@ -90,22 +92,26 @@ impl Tally for MediaCounts {
 }
 
 /// One published subject.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Series<T = Counts> {
     /// When its totals began, on the ticks' clock.
     pub since: Duration,
     /// Everything since then.
     pub totals: T,
     /// What is pending now.
+    #[serde(skip)]
     pub pending: Pending,
     /// The recent past.
+    #[serde(skip)]
     pub window: Window<T>,
     traffic: f64,
 }
 
 /// All published subjects, paths or services.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(bound(deserialize = "K: Ord + Deserialize<'de>, T: Default + Deserialize<'de>"))]
 pub struct SeriesSet<K, T = Counts> {
+    #[serde(skip)]
     limit: usize,
     since: Duration,
     shown: BTreeMap<K, Series<T>>,
@@ -113,11 +119,15 @@ pub struct SeriesSet<K, T = Counts> {
     /// Traffic of those that are not shown.
     hidden: BTreeMap<K, f64>,
     ended: Vec<Ended<K>>,
+    #[serde(skip)]
     folded: u64,
+    /// How often a series has begun or ended.
+    #[serde(skip)]
+    changes: u64,
 }
 
 /// A series that ended.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Ended<K> {
     /// Whose.
     pub key: K,
@@ -137,6 +147,7 @@ impl<K: SeriesKey, T: Tally> SeriesSet<K, T> {
             hidden: BTreeMap::new(),
             ended: Vec::new(),
             folded: 0,
+            changes: 0,
         }
     }
 
@@ -170,13 +181,18 @@ impl<K: SeriesKey, T: Tally> SeriesSet<K, T> {
         if folded != *key {
             if self.shown.contains_key(key) || self.shown.len() < self.limit {
                 self.hidden.remove(key);
-                return self.shown.entry(key.clone()).or_insert_with(|| fresh(since));
+                let changes = &mut self.changes;
+                return self.shown.entry(key.clone()).or_insert_with(|| {
+                    *changes += 1;
+                    fresh(since)
+                });
             }
             if let Some(hidden) = self.hidden.get_mut(key) {
                 *hidden += traffic;
             } else {
                 self.hidden.insert(key.clone(), traffic);
                 self.folded += 1;
+                self.changes += 1;
             }
         }
         let since = self.since;
@@ -216,6 +232,7 @@ impl<K: SeriesKey, T: Tally> SeriesSet<K, T> {
                 self.folded += 1;
                 self.ended.push(Ended { key, since, at });
             }
+            self.changes += 1;
             self.hidden.remove(&newcomer);
             self.ended.retain(|ended| ended.key != newcomer);
             self.shown.insert(newcomer, Series { since: at, traffic, ..Series::default() });
@@ -237,6 +254,16 @@ impl<K: SeriesKey, T: Tally> SeriesSet<K, T> {
     /// What was published and no longer is: these series end.
     pub fn ended(&self) -> &[Ended<K>] {
         &self.ended
+    }
+
+    /// How often a series has begun or ended: until then totals follow from what was kept and the kernel's counters.
+    pub const fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Publishes at most `limit` by themselves from the next review on.
+    pub const fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
     }
 
     /// How often something was put into `~other`.

@@ -9,7 +9,7 @@ use super::code;
 use crate::{
     config::Config,
     engine::{Availability, Facts, release},
-    kernel::{Kernel, ProgramState, Watched, privileges, programs::Signal},
+    kernel::{Kernel, ProgramState, Watched, describe_pins, privileges, programs::Signal},
     run,
 };
 
@@ -57,10 +57,11 @@ pub fn check(config: Option<&Path>, json: bool) -> Result<u8> {
         map_memory_bytes: None,
         error: None,
     };
-    let code = match Kernel::start(&settings, crate::model::drops::BENIGN) {
+    let code = match Kernel::start(&settings, crate::model::drops::BENIGN, None) {
         Ok(mut kernel) => {
             let facts = Facts::of(&kernel, config.node.clone(), settings.limits);
             report.environment = environment(&mut kernel);
+            report.environment.extend(config.pin.as_deref().map(pins));
             report.environment.extend(run::try_interfaces(&config, &mut kernel)?.iter().map(interface));
             report.programs = facts.programs.iter().map(|(name, state)| program(name, state)).collect();
             report.signals = facts.signals().map(|signal| self::signal(&facts, signal)).collect();
@@ -124,6 +125,14 @@ fn environment(kernel: &mut Kernel) -> Vec<Item> {
         kprobes,
         softirqs,
     ]
+}
+
+fn pins(directory: &Path) -> Item {
+    let place = directory.display();
+    match describe_pins(directory) {
+        Some(what) => Item::new("pins", "there", Some(format!("{what} (rm -r {place} removes them)"))),
+        None => Item::new("pins", "none", Some(format!("nothing in {place}"))),
+    }
 }
 
 fn interface((name, outcome): &Watched) -> Item {

@@ -1,5 +1,6 @@
 //! What the kernel counts anyway: interfaces over netlink, `/proc` where a program could not be attached.
 
+use serde::{Deserialize, Serialize};
 use std::{fs, io};
 
 use anyhow::{Context, Result, bail};
@@ -13,7 +14,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use super::interfaces::Link;
 
 /// Cumulative counters of this host.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostCounters {
     /// Packets that the interfaces of this namespace received and sent.
     pub packets: u64,

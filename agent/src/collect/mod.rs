@@ -29,7 +29,7 @@ use sockets::SocketReader;
 pub use softirq::Softirqs;
 
 use crate::kernel::{
-    Dropped, Interface, Kernel, ProgramState, ProgramTime,
+    Dropped, Interface, Kernel, ProgramState, ProgramTime, first_pass,
     settings::{Limits, PeerPrefix},
 };
 
@@ -147,9 +147,19 @@ impl Collector {
             last_ns: 0,
             looks: 0,
             sessions: SessionReader::new(limits.sessions()),
-            sockets: SocketReader::default(),
+            sockets: SocketReader::new(first_pass()),
             suspects: HashMap::new(),
         }
+    }
+
+    /// Everything is attached; see [`Kernel::commit`].
+    pub fn commit(&mut self) -> Result<()> {
+        Ok(self.kernel.commit()?)
+    }
+
+    /// Keeps a checkpoint for the next agent.
+    pub fn save(&mut self, checkpoint: &[u8]) -> Result<()> {
+        Ok(self.kernel.save(checkpoint)?)
     }
 
     /// The kernel half.

@@ -2,12 +2,13 @@
 
 use bytemuck::Zeroable;
 use graylag_ebpf::record::PathStats;
+use serde::{Deserialize, Serialize};
 
 const WORDS: usize = size_of::<PathStats>() / size_of::<u32>();
 const _: () = assert!(WORDS <= u16::MAX as usize && size_of::<PathStats>().is_multiple_of(size_of::<u32>()));
 
 /// The words of a [`PathStats`] that are not zero, with their positions.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Packed(Box<[(u16, u32)]>);
 
 impl From<&PathStats> for Packed {

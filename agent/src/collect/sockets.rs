@@ -28,6 +28,11 @@ pub struct SocketReader {
 }
 
 impl SocketReader {
+    /// `start` is the number of the pass before the first.
+    pub fn new(start: u32) -> Self {
+        Self { pass: start, ..Self::default() }
+    }
+
     /// All sockets at `at_ns`. Those that have come since the last pass may have no owner yet.
     pub fn look(&mut self, kernel: &mut Kernel, at_ns: u64) -> Result<Vec<SocketRecord>> {
         let mut sockets = Vec::new();

@@ -15,6 +15,9 @@ use super::{
 /// Checks everything, names the first thing that is wrong.
 pub fn checked(raw: &Raw, source: &Source<'_>) -> Result<Config, ConfigError> {
     let limits = &raw.limits;
+    let path_map = raw.api.path_map.as_ref().map(|path| path_map::checked(path, source)).transpose()?;
+    let pin = raw.kernel.pin.as_ref();
+    let pin = pin.map(|pin| path_map::directory(pin, path_map.as_deref(), source)).transpose()?;
     let peers = peers(&raw.peer, source)?;
     Ok(Config {
         node: node(raw),
@@ -57,7 +60,8 @@ pub fn checked(raw: &Raw, source: &Source<'_>) -> Result<Config, ConfigError> {
         interval: interval(&raw.collect.interval, source)?,
         socket: Some(raw.api.socket.get_ref()).filter(|path| !path.is_empty()).map(Into::into),
         listen: raw.api.listen.as_ref().map(|address| listen(address, source)).transpose()?,
-        path_map: raw.api.path_map.as_ref().map(|path| path_map::checked(path, source)).transpose()?,
+        path_map,
+        pin,
         node_health: node_health(&raw.node_health, source)?,
     })
 }

@@ -49,6 +49,8 @@ pub struct Config {
     pub disabled_programs: BTreeSet<String>,
     /// Whether to measure the programs' run time.
     pub program_stats: bool,
+    /// Where the kernel half is pinned.
+    pub pin: Option<PathBuf>,
     /// Kernel diagnostics.
     pub kernel_log: KernelLog,
     /// Time between two looks.

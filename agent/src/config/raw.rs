@@ -268,11 +268,14 @@ pub struct Kernel {
     pub program_stats: bool,
     /// Diagnostics of the kernel programs: `off`, `warn`, `info` or `debug`.
     pub log: Spanned<String>,
+    /// Directory where maps and programs are pinned, so that they outlive the agent; nothing does where this is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pin: Option<Spanned<String>>,
 }
 
 impl Default for Kernel {
     fn default() -> Self {
-        Self { disable: Vec::new(), program_stats: false, log: Spanned::new(0..0, "off".into()) }
+        Self { disable: Vec::new(), program_stats: false, log: Spanned::new(0..0, "off".into()), pin: None }
     }
 }
 

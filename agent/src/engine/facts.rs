@@ -4,7 +4,7 @@ use graylag_ebpf::{counter::Counter, media::MediaCounter};
 
 use crate::{
     aggregate::{Aggregator, Coverage},
-    kernel::{Kernel, ProgramState, programs::Signal, settings::Limits},
+    kernel::{Found, Kernel, Pins, ProgramState, programs::Signal, settings::Limits},
     model::status::MapStatus,
     telemetry::AgentFacts,
 };
@@ -22,6 +22,8 @@ pub struct Facts {
     pub not_adopted: Option<String>,
     /// Sizes of the maps.
     pub limits: Option<Limits>,
+    /// How this agent came by its kernel half, where it outlives agents.
+    pub pins: Option<String>,
 }
 
 /// How much of a signal there is.
@@ -33,6 +35,16 @@ pub enum Availability {
     Partial(String),
     /// Nothing.
     Missing(String),
+}
+
+/// In words.
+fn taken_over(pins: &Pins) -> String {
+    match pins.found() {
+        Found::Nothing => "began".into(),
+        Found::Unfit(why) => format!("began anew: {why}"),
+        Found::Left if pins.exchanges() => "goes on, with other programs".into(),
+        Found::Left => "goes on".into(),
+    }
 }
 
 impl Facts {
@@ -53,6 +65,7 @@ impl Facts {
             programs: kernel.programs().map(|(program, state)| (program.name, state.clone())).collect(),
             not_adopted,
             limits: Some(limits),
+            pins: kernel.pins().map(taken_over),
         }
     }
 

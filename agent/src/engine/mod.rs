@@ -4,6 +4,7 @@
 //! return value of [`Engine::absorb`], at once.
 
 mod facts;
+mod kept;
 mod report;
 
 use std::{
@@ -16,6 +17,7 @@ use graylag_ebpf::{counter::Counter, media::MediaCounter, relay::SocketRecord};
 use jiff::{SignedDuration, Timestamp};
 
 pub use facts::{Availability, Facts, release};
+pub use kept::Kept;
 
 use crate::{
     aggregate::{Aggregator, Naming, PathProbes, Troubled},
@@ -81,6 +83,8 @@ struct Inner {
     interval: Duration,
     reflector: Option<ReflectorCounts>,
     path_map: Option<MapStatus>,
+    /// What was kept last: after how many changes, and when.
+    kept: (u64, Duration),
 }
 
 impl Engine {
@@ -114,6 +118,7 @@ impl Engine {
             interval,
             reflector: None,
             path_map: None,
+            kept: (0, now),
         };
         Self { inner: Mutex::new(inner) }
     }

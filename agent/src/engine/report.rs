@@ -52,6 +52,7 @@ impl Inner {
                 export_to: self.export_to.clone(),
                 export_error: self.export_error.clone(),
                 events_lost: self.agent.events_lost,
+                pins: self.facts.pins.clone(),
             },
         }
     }

@@ -1,11 +1,15 @@
 //! Loading and attaching, each program on its own: what one kernel lacks costs its signal and nothing else.
 
-use std::{collections::BTreeMap, os::fd::AsFd};
+use std::{
+    collections::BTreeMap,
+    os::fd::{AsFd, AsRawFd, RawFd},
+};
 
 use aya::{
     Btf, Ebpf, EbpfLoader, include_bytes_aligned,
     programs::{
-        BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, FEntry, Iter, SchedClassifier,
+        BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, FEntry, Iter, ProgramError,
+        ProgramFd, SchedClassifier, links::FdLink,
     },
 };
 use graylag_ebpf::{
@@ -18,9 +22,11 @@ use super::{
     btf::KernelTypes,
     calibrate,
     cgroup::CgroupRoot,
+    digest,
     error::chain,
     iterator::MapIterator,
     media,
+    pin::Pins,
     programs::{Hook, PROGRAMS, Program},
     settings::Settings,
 };
@@ -50,12 +56,13 @@ pub enum ProgramState {
     },
 }
 
-/// Loads an object with this kernel's offsets and the configured sizes.
+/// Loads an object with this kernel's offsets and the configured sizes. Where maps are pinned it takes those that are there.
 pub fn object(
     object: &[u8],
     settings: &Settings,
     types: &KernelTypes,
     offsets: &Offsets,
+    mut pins: Option<&mut Pins>,
 ) -> Result<Ebpf, KernelError> {
     raise_memlock();
     let retransmit_has_error = u32::from(
@@ -89,7 +96,21 @@ pub fn object(
         loader.override_global(name, value, true);
     }
     loader.override_global("AYA_LOG_LEVEL", &settings.log_level, true);
-    let seed = media::seed();
+    let seed = pins.as_ref().map_or_else(media::seed, |pins| pins.seed());
+    if let Some(pins) = &mut pins {
+        let constants = globals.iter().chain(&offsets.0);
+        let constants: Vec<u8> = constants
+            .flat_map(|(name, value)| name.bytes().chain(value.to_ne_bytes()))
+            .chain(seed.iter().flat_map(|word| word.to_ne_bytes()))
+            .chain([settings.log_level])
+            .collect();
+        pins.settle(digest::of([object, &constants]))?;
+    }
+    let pinned: Vec<_> =
+        pins.iter().flat_map(|pins| pins.maps()).map(|(map, path)| (map.to_owned(), path)).collect();
+    for (map, path) in &pinned {
+        loader.map_pin_path(map, path.as_path());
+    }
     loader.override_global("TABLE_SEED", &seed, true);
     for (map, entries) in settings.limits.tables() {
         loader.map_max_entries(map, entries);
@@ -127,6 +148,7 @@ pub fn attach(
     types: &KernelTypes,
     offsets: &Offsets,
     cgroup: Option<&CgroupRoot>,
+    mut pins: Option<&mut Pins>,
 ) -> Result<(BTreeMap<&'static str, ProgramState>, Iterators), KernelError> {
     let btf = Btf::from_sys_fs()
         .map_err(|error| KernelError::BadBtf { path: super::btf::VMLINUX.into(), error: chain(&error) })?;
@@ -145,7 +167,7 @@ pub fn attach(
             let path = OFFSETS.iter().find(|(name, _)| *name == member).map_or(member, |(_, path)| path);
             ProgramState::Unavailable { reason: format!("this kernel's BTF has no {path}") }
         } else {
-            match attach_one(ebpf, program, types, &btf, cgroup, &mut iterators) {
+            match attach_one(ebpf, program, types, &btf, cgroup, &mut iterators, pins.as_deref_mut()) {
                 Ok(()) => ProgramState::Attached,
                 Err(reason) => ProgramState::Unavailable { reason },
             }
@@ -168,15 +190,30 @@ fn attach_one(
     btf: &Btf,
     cgroup: Option<&CgroupRoot>,
     iterators: &mut Iterators,
+    mut pins: Option<&mut Pins>,
 ) -> Result<(), String> {
     let unknown = || format!("the kernel object has no program {}", program.name);
+    if let Some(pins) = &mut pins
+        && match program.hook {
+            Hook::Tracepoint { .. } | Hook::CgroupIngress | Hook::CgroupEgress => pins.keep(program.name),
+            Hook::Interface => pins.keep_classifier(program.name),
+            _ => false,
+        }
+    {
+        return Ok(());
+    }
     match program.hook {
         Hook::Tracepoint { name, arguments } => {
             check_prototype(types, name, arguments)?;
             let loaded: &mut BtfTracePoint =
                 ebpf.program_mut(program.name).ok_or_else(unknown)?.try_into().map_err(|e| chain(&e))?;
             loaded.load(name, btf).map_err(|e| chain(&e))?;
-            loaded.attach().map_err(|e| chain(&e))?;
+            make_room(pins.as_deref(), program.name)?;
+            let link = loaded.attach().map_err(|e| chain(&e))?;
+            if let Some(pins) = pins {
+                let link = loaded.take_link(link).map_err(|e| chain(&e))?;
+                pins.pin(program.name, descriptor(loaded.fd())?, link.into())?;
+            }
         }
         Hook::CgroupIngress | Hook::CgroupEgress => {
             let root = cgroup
@@ -192,7 +229,14 @@ fn attach_one(
             };
             // A link without flags is attached beside those of others (`cgroup_bpf_link_attach` implies
             // BPF_F_ALLOW_MULTI); aya calls that mode "single".
-            loaded.attach(directory, direction, CgroupAttachMode::Single).map_err(|e| chain(&e))?;
+            make_room(pins.as_deref(), program.name)?;
+            let link =
+                loaded.attach(directory, direction, CgroupAttachMode::Single).map_err(|e| chain(&e))?;
+            if let Some(pins) = pins {
+                let link = loaded.take_link(link).map_err(|e| chain(&e))?;
+                let link = FdLink::try_from(link).map_err(|e| chain(&e))?;
+                pins.pin(program.name, descriptor(loaded.fd())?, link)?;
+            }
         }
         Hook::MapIterator { map } | Hook::SocketIterator { map } => {
             let loaded: &mut Iter =
@@ -208,6 +252,9 @@ fn attach_one(
             let loaded: &mut SchedClassifier =
                 ebpf.program_mut(program.name).ok_or_else(unknown)?.try_into().map_err(|e| chain(&e))?;
             loaded.load().map_err(|e| chain(&e))?;
+            if let Some(pins) = pins {
+                pins.pin_program(program.name, descriptor(loaded.fd())?)?;
+            }
         }
         Hook::TcpIterator | Hook::FileIterator => {
             let loaded: &mut Iter =
@@ -216,6 +263,15 @@ fn attach_one(
         }
     }
     Ok(())
+}
+
+/// Where another program is in the way, it goes now: the next is loaded, and only has to be attached.
+fn make_room(pins: Option<&Pins>, name: &str) -> Result<(), String> {
+    pins.filter(|pins| pins.continues()).map_or(Ok(()), |pins| pins.make_room(name))
+}
+
+fn descriptor(program: Result<&ProgramFd, ProgramError>) -> Result<RawFd, String> {
+    program.map(|fd| fd.as_fd().as_raw_fd()).map_err(|e| chain(&e))
 }
 
 /// One pass of a loaded iterator that goes over no map and tells nothing.

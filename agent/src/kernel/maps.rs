@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // `Pod`
 
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
 };
@@ -11,7 +12,7 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie},
 };
 use graylag_ebpf::{
-    counter::Counter,
+    counter::{Counter, REASONS},
     key::{Address, PathKey, Peer, Role, Tuple, UdpPort, V4_MAPPED},
     record::{Conn, HalfOpen, PathStats, Scan},
 };
@@ -150,6 +151,29 @@ pub fn ignore_drop_reasons(ebpf: &mut Ebpf, reasons: &[u32]) -> Result<(), Kerne
         map.set(*reason, 1, 0).map_err(failed("DROP_IGNORED"))?;
     }
     Ok(())
+}
+
+/// Removes what an earlier agent entered that is not wanted now: peers, namespaces, reasons.
+pub fn forget_settings(
+    ebpf: &mut Ebpf,
+    peers: &[PeerPrefix],
+    netns: Option<&BTreeSet<u32>>,
+) -> Result<(), KernelError> {
+    let wanted: Vec<_> = peers.iter().map(peer_key).collect();
+    let mut trie = open_mut!(ebpf, "PEERS", LpmTrie<_, Raw<Address>, Raw<Peer>>);
+    let there: Vec<_> = trie.keys().collect::<Result<_, _>>().map_err(failed("PEERS"))?;
+    let same =
+        |a: &lpm_trie::Key<_>, b: &lpm_trie::Key<_>| (a.prefix_len(), a.data()) == (b.prefix_len(), b.data());
+    for key in there.iter().filter(|key| !wanted.iter().any(|wanted| same(wanted, key))) {
+        absent_is_fine("PEERS", trie.remove(key))?;
+    }
+    let mut scope = open_mut!(ebpf, "NETNS", HashMap<_, u32, u32>);
+    let there: Vec<u32> = scope.keys().collect::<Result<_, _>>().map_err(failed("NETNS"))?;
+    for inode in there.iter().filter(|inode| netns.is_none_or(|wanted| !wanted.contains(inode))) {
+        absent_is_fine("NETNS", scope.remove(inode))?;
+    }
+    let mut ignored = open_mut!(ebpf, "DROP_IGNORED", Array<_, u32>);
+    (0..REASONS).try_for_each(|reason| ignored.set(reason, 0, 0)).map_err(failed("DROP_IGNORED"))
 }
 
 /// Tells the iterators what to emit.

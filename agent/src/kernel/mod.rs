@@ -3,9 +3,11 @@
 //! [`Kernel::start`] loads and attaches; afterwards the maps are only read, and nothing flows to the kernel but what
 //! the iterators shall emit and the removal of what is over. [`PathMap`] is apart from all that: written here, read by others.
 
+mod bpffs;
 mod btf;
 mod calibrate;
 mod cgroup;
+mod digest;
 mod error;
 mod iterator;
 mod load;
@@ -13,6 +15,7 @@ mod maps;
 mod media;
 pub mod netns;
 mod path_map;
+mod pin;
 pub mod privileges;
 pub mod programs;
 pub mod settings;
@@ -36,11 +39,13 @@ use graylag_ebpf::{
     session::SessionRecord,
 };
 
+pub use bpffs::PinError;
 pub use cgroup::CgroupRoot;
 pub use error::KernelError;
 pub use load::ProgramState;
 pub use media::{Interface, Watched};
-pub use path_map::{PathMap, PathMapError};
+pub use path_map::PathMap;
+pub use pin::{Found, Pins, describe as describe_pins};
 use programs::{PROGRAMS, Program};
 use settings::{PeerPrefix, Settings};
 pub use verify::{Verdict, verify};
@@ -53,6 +58,7 @@ pub struct Kernel {
     ebpf: Ebpf,
     iterators: load::Iterators,
     media: media::Media,
+    pins: Option<Pins>,
     states: BTreeMap<&'static str, ProgramState>,
     reasons: DropReasons,
     cgroup: Option<CgroupRoot>,
@@ -110,7 +116,13 @@ impl Kernel {
     /// Loads and attaches everything that this kernel and these privileges allow.
     ///
     /// `ignored_reasons` are the drop reasons, by name, that are no loss.
-    pub fn start(settings: &Settings, ignored_reasons: &[&str]) -> Result<Self, KernelError> {
+    /// Where there are `pins`, what an earlier agent left is taken over, and what is new is left for the next one; [`Self::commit`]
+    /// is still to come.
+    pub fn start(
+        settings: &Settings,
+        ignored_reasons: &[&str],
+        mut pins: Option<Pins>,
+    ) -> Result<Self, KernelError> {
         privileges::require()?;
         let types = btf::KernelTypes::of_running_kernel()?;
         let offsets = load::Offsets::of(&types);
@@ -122,17 +134,24 @@ impl Kernel {
                 .map(|(name, value)| (value, name.trim_start_matches("SKB_DROP_REASON_").to_owned()))
                 .collect(),
         );
-        let mut ebpf = load::object(load::OBJECT, settings, &types, &offsets)?;
-        maps::insert_other_paths(&mut ebpf)?;
+        let mut ebpf = load::object(load::OBJECT, settings, &types, &offsets, pins.as_mut())?;
+        let continues = pins.as_ref().is_some_and(Pins::continues);
+        if continues {
+            maps::forget_settings(&mut ebpf, &settings.peers, settings.netns.as_ref())?;
+            media::raise_generation(&mut ebpf)?;
+        } else {
+            maps::insert_other_paths(&mut ebpf)?;
+            media::fill_free_paths(&mut ebpf, settings.limits.media_paths())?;
+        }
         maps::insert_peers(&mut ebpf, &settings.peers)?;
         if let Some(inodes) = &settings.netns {
             maps::insert_netns(&mut ebpf, inodes.iter().copied())?;
         }
         let ignored: Vec<u32> = reasons.numbers(ignored_reasons).filter(|r| *r < REASONS).collect();
-        media::fill_free_paths(&mut ebpf, settings.limits.media_paths())?;
         maps::ignore_drop_reasons(&mut ebpf, &ignored)?;
         let cgroup = cgroup::find();
-        let (states, iterators) = load::attach(&mut ebpf, settings, &types, &offsets, cgroup.as_ref())?;
+        let (states, iterators) =
+            load::attach(&mut ebpf, settings, &types, &offsets, cgroup.as_ref(), pins.as_mut())?;
         if !states.values().any(|state| *state == ProgramState::Attached) {
             let reason = states.values().find_map(|state| match state {
                 ProgramState::Unavailable { reason } => Some(reason.clone()),
@@ -160,7 +179,8 @@ impl Kernel {
             ebpf,
             log,
             iterators,
-            media: media::Media::default(),
+            media: media::Media::new(first_pass()),
+            pins,
             states,
             reasons,
             cgroup,
@@ -171,6 +191,21 @@ impl Kernel {
         };
         kernel.adopted = kernel.adopt_existing(settings);
         Ok(kernel)
+    }
+
+    /// What outlives this agent, where anything does.
+    pub const fn pins(&self) -> Option<&Pins> {
+        self.pins.as_ref()
+    }
+
+    /// Everything is attached: nothing of an earlier agent but what was taken over stays.
+    pub fn commit(&mut self) -> Result<(), KernelError> {
+        self.pins.as_mut().map_or(Ok(()), Pins::commit)
+    }
+
+    /// Keeps for the next agent what this one has made of the counters.
+    pub fn save(&mut self, checkpoint: &[u8]) -> Result<(), KernelError> {
+        self.pins.as_mut().map_or(Ok(()), |pins| pins.save(checkpoint))
     }
 
     /// Replaces the configured peers; connections that exist keep their path.
@@ -264,7 +299,7 @@ impl Kernel {
 
     /// Watches these interfaces from now on and no others. Returns what became of those that are new.
     pub fn watch_interfaces(&mut self, wanted: &[Interface]) -> Vec<Watched> {
-        self.media.watch(&mut self.ebpf, wanted)
+        self.media.watch(&mut self.ebpf, wanted, self.pins.as_mut())
     }
 
     /// Goes through the flows, to find how each stands at `now_ns`, and then through every path that UDP was seen on.
@@ -373,6 +408,10 @@ impl Kernel {
         self.programs()
             .filter(|(_, state)| **state == ProgramState::Attached)
             .filter_map(|(program, _)| {
+                if let Some(run) = self.pins.as_ref().and_then(|pins| pins.run(program.name)) {
+                    let (nanoseconds, runs) = (run.nanoseconds, run.runs);
+                    return Some(ProgramTime { name: program.name, nanoseconds, runs });
+                }
                 let info = self.ebpf.program(program.name)?.info().ok()?;
                 let times = ProgramTime {
                     name: program.name,
@@ -389,7 +428,10 @@ impl Kernel {
         let missed = |fd: RawFd| maps::fdinfo(fd, "recursion_misses:").unwrap_or(0);
         let programs = self.programs().filter(|(_, state)| **state == ProgramState::Attached);
         programs
-            .filter_map(|(p, _)| Some(missed(self.ebpf.program(p.name)?.fd().ok()?.as_fd().as_raw_fd())))
+            .filter_map(|(p, _)| match self.pins.as_ref().and_then(|pins| pins.run(p.name)) {
+                Some(run) => Some(run.missed),
+                None => Some(missed(self.ebpf.program(p.name)?.fd().ok()?.as_fd().as_raw_fd())),
+            })
             .sum()
     }
 
@@ -401,6 +443,12 @@ impl Kernel {
         let ebpf = &mut self.ebpf;
         netns::for_each(settings.netns.as_ref(), || load::run_iterator(ebpf, "adopt").ok())
     }
+}
+
+/// A number of passes that earlier agents since the boot are unlikely to have had lately: they make two a second, this counts sixteen.
+pub fn first_pass() -> u32 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    (now.tv_sec as u32) << 4
 }
 
 /// `6.12.3-cloud` → (6, 12); (0, 0) where it is not understood.

@@ -5,10 +5,10 @@
 //! descriptor, which takes no privilege since Linux 5.19 (before, the agent keeps `CAP_BPF`; see [`super::privileges`]).
 
 use std::{
-    fs::{self, DirBuilder, File, TryLockError},
+    fs::{self, File},
     io,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
-    path::{Path, PathBuf},
+    os::unix::fs::PermissionsExt,
+    path::Path,
 };
 
 use aya::{
@@ -22,67 +22,19 @@ use graylag_ebpf::{
 
 use super::{
     KernelError,
+    bpffs::{PinError, lock},
     error::chain,
     maps::{Raw, absent_is_fine, failed},
 };
 
 /// `BPF_F_NO_PREALLOC`: there is no other kind of trie.
 const FLAGS: u32 = 1;
-/// `BPF_FS_MAGIC`.
-const BPFFS: u32 = 0xcafe_4a11;
+/// Of the directory that is made for it: readers may enter.
+const DIRECTORY_MODE: u32 = 0o750;
 /// Of the pin: its owner writes, its group reads.
 const MODE: u32 = 0o640;
-/// Of directories that are made for it.
-const DIRECTORY_MODE: u32 = 0o750;
 
 type Trie = LpmTrie<MapData, Raw<Address>, Raw<Entry>>;
-
-/// Why there is no such map; what is wrong, to be told beside the field of the configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum PathMapError {
-    /// Maps are pinned in a BPF file system only.
-    #[error("{} is on no BPF file system", .0.display())]
-    NotBpffs(PathBuf),
-    /// Its directory is not there and cannot be made, or not opened.
-    #[error("directory {}: {error}", path.display())]
-    Directory {
-        /// Which.
-        path: PathBuf,
-        /// The system's words.
-        error: io::Error,
-    },
-    /// Something is there that graylag did not make, and will not remove.
-    #[error("{} is no map of graylag's", .0.display())]
-    Foreign(PathBuf),
-    /// Another agent writes there.
-    #[error("another graylag writes to a map in {}", .0.display())]
-    Taken(PathBuf),
-    /// The kernel refused.
-    #[error("{}: {error}", path.display())]
-    Refused {
-        /// What it was asked for.
-        path: PathBuf,
-        /// Its words.
-        error: String,
-    },
-}
-
-impl PathMapError {
-    /// What to do.
-    pub const fn remedy(&self) -> &'static str {
-        match self {
-            Self::NotBpffs(_) => {
-                "mount one (mount -t bpf bpf /sys/fs/bpf), and use e.g. \"/sys/fs/bpf/graylag/path_state\""
-            }
-            Self::Directory { .. } => {
-                "make it for the agent's user (install -d -o graylag), or name another that it can make"
-            }
-            Self::Foreign(_) => "remove it, or name another path",
-            Self::Taken(_) => "stop that one, or name a path in a directory of its own",
-            Self::Refused { .. } => "let it belong to the agent's user, or remove it",
-        }
-    }
-}
 
 /// The map, pinned, and written to by nobody else.
 pub struct PathMap {
@@ -93,10 +45,10 @@ pub struct PathMap {
 
 impl PathMap {
     /// Makes the map with room for so many entries, or takes over the one that is there; it is empty afterwards.
-    pub fn open(path: &Path, entries: u32) -> Result<Self, PathMapError> {
+    pub fn open(path: &Path, entries: u32) -> Result<Self, PinError> {
         let directory = path.parent().unwrap_or(Path::new("/"));
-        let lock = lock(directory)?;
-        let refused = |error: &MapError| PathMapError::Refused { path: path.into(), error: chain(error) };
+        let lock = lock(directory, DIRECTORY_MODE)?;
+        let refused = |error: &MapError| PinError::Refused { path: path.into(), error: chain(error) };
         // Until Linux 6.13 an update of a full trie fails, even of an entry that it has (`trie_update_elem`).
         let entries = entries + 1;
         let data = match left(path, entries)? {
@@ -127,27 +79,9 @@ const fn trie_key(key: &Key) -> lpm_trie::Key<Raw<Address>> {
     lpm_trie::Key::new(key.bits, Raw(key.address))
 }
 
-/// Makes the directory, and makes sure that nobody else writes to a map in it: two agents would each remove what the other says.
-fn lock(directory: &Path) -> Result<File, PathMapError> {
-    let failed = |error| PathMapError::Directory { path: directory.into(), error };
-    // Before anything is made: it would be left in another file system.
-    let there = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-    let kind = rustix::fs::statfs(there).map_err(|error| failed(error.into()))?;
-    if kind.f_type as u32 != BPFFS {
-        return Err(PathMapError::NotBpffs(directory.into()));
-    }
-    DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory).map_err(failed)?;
-    let file = File::open(directory).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(PathMapError::Taken(directory.into())),
-        Err(TryLockError::Error(error)) => Err(failed(error)),
-    }
-}
-
 /// The map that an earlier agent left. One of another size or version is removed.
-fn left(path: &Path, entries: u32) -> Result<Option<MapData>, PathMapError> {
-    let refused = |error: String| PathMapError::Refused { path: path.into(), error };
+fn left(path: &Path, entries: u32) -> Result<Option<MapData>, PinError> {
+    let refused = |error: String| PinError::Refused { path: path.into(), error };
     let data = match MapData::from_pin(path) {
         Ok(data) => data,
         Err(MapError::SyscallError(SyscallError { io_error, .. })) => {
@@ -155,15 +89,15 @@ fn left(path: &Path, entries: u32) -> Result<Option<MapData>, PathMapError> {
                 io::ErrorKind::NotFound => Ok(None),
                 // The kernel says so of a directory too.
                 io::ErrorKind::PermissionDenied if !path.is_dir() => Err(refused(io_error.to_string())),
-                _ => Err(PathMapError::Foreign(path.into())),
+                _ => Err(PinError::Foreign(path.into())),
             };
         }
-        Err(_) => return Err(PathMapError::Foreign(path.into())),
+        Err(_) => return Err(PinError::Foreign(path.into())),
     };
     // Of a program or a link, which can be pinned as well, this reads other fields: none of them has that name there.
     let info = data.info().map_err(|error| refused(chain(&error)))?;
     if !matches!(info.map_type(), Ok(MapType::LpmTrie)) || info.name_as_str() != Some(NAME) {
-        return Err(PathMapError::Foreign(path.into()));
+        return Err(PinError::Foreign(path.into()));
     }
     let found = (info.key_size(), info.value_size(), info.max_entries(), info.map_flags());
     if found == (size_of::<Key>() as u32, size_of::<Entry>() as u32, entries, FLAGS) {
@@ -178,8 +112,8 @@ fn left(path: &Path, entries: u32) -> Result<Option<MapData>, PathMapError> {
 }
 
 /// A new map.
-fn pinned(path: &Path, entries: u32) -> Result<MapData, PathMapError> {
-    let refused = |error: String| PathMapError::Refused { path: path.into(), error };
+fn pinned(path: &Path, entries: u32) -> Result<MapData, PinError> {
+    let refused = |error: String| PinError::Refused { path: path.into(), error };
     let (key, value) = (size_of::<Key>() as u32, size_of::<Entry>() as u32);
     let definition = aya_obj::Map::new_from_params(MapType::LpmTrie as u32, key, value, entries, FLAGS);
     let data = MapData::create(definition, NAME, None).map_err(|error| refused(chain(&error)))?;

@@ -68,7 +68,7 @@ impl Trial {
     /// Loads them from the agent's own object.
     pub fn new(settings: &Settings) -> Result<Self, KernelError> {
         let types = KernelTypes::of_running_kernel()?;
-        let mut ebpf = load::object(load::OBJECT, settings, &types, &Offsets::of(&types))?;
+        let mut ebpf = load::object(load::OBJECT, settings, &types, &Offsets::of(&types), None)?;
         maps::insert_peers(&mut ebpf, &settings.peers)?;
         media::fill_free_paths(&mut ebpf, settings.limits.media_paths())?;
         for program in FlowProgram::ALL {

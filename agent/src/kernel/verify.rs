@@ -28,7 +28,7 @@ pub fn verify(object: &[u8], settings: &Settings) -> Result<Vec<(String, Verdict
     let offsets = Offsets::of(&types);
     let btf = Btf::from_sys_fs()
         .map_err(|error| KernelError::BadBtf { path: super::btf::VMLINUX.into(), error: chain(&error) })?;
-    let mut ebpf = load::object(object, settings, &types, &offsets)?;
+    let mut ebpf = load::object(object, settings, &types, &offsets, None)?;
     let names: Vec<String> = ebpf.programs().map(|(name, _)| name.to_owned()).collect();
     let probes = |name: &String| name == load::FENTRY_PROBE;
     let verdict = |name: String| {

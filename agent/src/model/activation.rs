@@ -1,5 +1,7 @@
 //! Sessions on their way to media: the stages, what became of them, and how many.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Blame, Distribution};
 
 /// A part of the way; `graylag.media.stage`.
@@ -76,7 +78,7 @@ pub struct ActivationTick {
 }
 
 /// Sessions since a start.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ActivationCounts {
     /// By [`MediaStage`] and [`MediaOutcome`].
     pub sessions: [[u64; MediaOutcome::ALL.len()]; MediaStage::ALL.len()],

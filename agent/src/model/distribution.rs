@@ -1,5 +1,6 @@
 //! Durations by exponential bucket, as the kernel counts them.
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use graylag_ebpf::bucket::{self, BUCKETS, OFFSET, SCALE};
@@ -8,7 +9,7 @@ use graylag_ebpf::bucket::{self, BUCKETS, OFFSET, SCALE};
 ///
 /// Buckets without any take no memory: of the thousands of distributions that exist at any time most hold a handful of
 /// durations.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Distribution {
     /// `(bucket, count)` of the buckets that have any, by bucket.
     counts: Vec<(u8, u64)>,

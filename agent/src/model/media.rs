@@ -1,5 +1,6 @@
 //! What happened to media since the last look: RTP by path and direction.
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use graylag_ebpf::media::{BURST_BUCKETS, GROUPS};
@@ -7,7 +8,7 @@ use graylag_ebpf::media::{BURST_BUCKETS, GROUPS};
 use super::{Direction, Distribution, Path};
 
 /// A path in one direction: what media is counted and judged by.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Leg {
     /// The path.
     pub path: Path,
@@ -51,7 +52,7 @@ impl Flows {
 }
 
 /// Counts of one leg, of a look or since a start.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct MediaCounts {
     /// Bytes of UDP payload.
     pub bytes: u64,

@@ -1,5 +1,6 @@
 //! What happened at the sockets of processes that carry media.
 
+use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc};
 
 /// A process of this host.
@@ -18,7 +19,7 @@ impl fmt::Display for Process {
 }
 
 /// Counts of a process, of a look or since a start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelayCounts {
     /// RTP packets that reached its sockets, those for which there was no room included.
     pub received: u64,

@@ -505,6 +505,9 @@ pub struct AgentStatus {
     pub export_error: Option<String>,
     /// Events that could not be told to anybody.
     pub events_lost: u64,
+    /// Where the kernel half is pinned: whether this agent `goes on` where an earlier one stopped, or `began`, and why anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pins: Option<String>,
 }
 
 /// One message of `/v1/watch`.

@@ -1,5 +1,6 @@
 //! What is judged and reported: a path, a service on it, the role this host plays.
 
+use serde::{Deserialize, Serialize};
 use std::{fmt, net::IpAddr, sync::Arc};
 
 use graylag_ebpf::key::Role;
@@ -8,7 +9,7 @@ use graylag_ebpf::key::Role;
 pub const OTHER: &str = "~other";
 
 /// This host ↔ a peer, or one address of it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Path {
     /// Configured name of the peer, else the prefix, else [`OTHER`]; `graylag.peer.name`.
     pub peer: Arc<str>,
@@ -33,7 +34,7 @@ impl fmt::Display for Path {
 }
 
 /// One service over one path in one role.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Subject {
     /// The path.
     pub path: Path,

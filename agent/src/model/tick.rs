@@ -1,5 +1,6 @@
 //! What happened since the last look, ready to be judged.
 
+use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 
 use graylag_ebpf::{
@@ -41,7 +42,7 @@ pub struct SubjectTick {
 }
 
 /// Counts of one subject, of a tick or since a start.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Counts {
     /// Ended handshakes, by [`Outcome`].
     pub outcomes: [u64; Outcome::COUNT],

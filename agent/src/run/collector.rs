@@ -90,6 +90,7 @@ impl Handle {
             late: Duration::ZERO,
             failing: Failing::default(),
             sockets_failing: Failing::default(),
+            keeping_fails: Failing::default(),
         };
         let stopped = stop.clone();
         let thread = thread::Builder::new()
@@ -129,6 +130,7 @@ struct Work<L> {
     late: Duration,
     failing: Failing,
     sockets_failing: Failing,
+    keeping_fails: Failing,
 }
 
 /// Whether something fails, told when that changes and not each time.
@@ -165,7 +167,7 @@ impl<L: Listener> Work<L> {
             let next = quick_due.map_or(due, |quick| quick.min(due));
             while now() < next {
                 if stop.load(Ordering::Relaxed) {
-                    return;
+                    return self.keep(self.engine.keep(now()));
                 }
                 for request in requests.try_iter() {
                     self.answer(request);
@@ -173,7 +175,7 @@ impl<L: Listener> Work<L> {
                 thread::park_timeout(next.saturating_sub(now()));
             }
             if stop.load(Ordering::Relaxed) {
-                return;
+                return self.keep(self.engine.keep(now()));
             }
             if let Some(quick) = quick_due.filter(|quick| *quick <= now()) {
                 quick_due = Some(self.look_quickly(quick));
@@ -221,6 +223,7 @@ impl<L: Listener> Work<L> {
             if let Some(map) = &mut self.path_map {
                 map.publish(&self.engine, at);
             }
+            self.keep_if_due(at);
         }
     }
 
@@ -250,6 +253,23 @@ impl<L: Listener> Work<L> {
             for announcement in self.engine.absorb_sockets(&sockets, at, late) {
                 self.listener.changed(announcement);
             }
+            self.keep_if_due(at);
+        }
+    }
+
+    /// Keeps for the next agent what it could not find out from the kernel.
+    fn keep_if_due(&mut self, at: Duration) {
+        if self.collector.kernel().pins().is_some() {
+            self.keep(self.engine.keep_if_due(at));
+        }
+    }
+
+    fn keep(&mut self, kept: Option<Vec<u8>>) {
+        if let Some(kept) = kept
+            && self.collector.kernel().pins().is_some()
+        {
+            let saved = self.collector.save(&kept);
+            self.keeping_fails.told("checkpoints for the next agent", saved);
         }
     }
 

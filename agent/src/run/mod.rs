@@ -9,6 +9,7 @@ mod events;
 mod faces;
 mod logging;
 mod path_map;
+mod pins;
 mod settings;
 
 use std::{
@@ -102,17 +103,23 @@ impl Agent {
             .transpose()?;
         let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("signal handlers")?;
 
-        let mut ids = settings::PeerIds::default();
         let mut kernel_settings = kernel_settings(&config)?;
+        let (pins, kept) = pins::open(&config, &kernel_settings.limits)?;
+        let mut ids =
+            kept.as_ref().map(|kept| settings::PeerIds::of_earlier(kept.peers())).unwrap_or_default();
         kernel_settings.peers = ids.prefixes(&config);
-        let kernel = Kernel::start(&kernel_settings, drops::BENIGN)?;
+        let kernel = Kernel::start(&kernel_settings, drops::BENIGN, pins)?;
+        if let Some(pins) = kernel.pins() {
+            pins::tell(pins);
+        }
         let path_map = path_map::open(&config)?;
-        let kept = privileges::drop_after_attach(kernel.version(), !config.media_interfaces.is_empty())
-            .context("giving up capabilities")?;
-        tracing::debug!("capabilities kept: {kept:?}");
+        let capabilities =
+            privileges::drop_after_attach(kernel.version(), !config.media_interfaces.is_empty())
+                .context("giving up capabilities")?;
+        tracing::debug!("capabilities kept: {capabilities:?}");
         let facts = Facts::of(&kernel, config.node.clone(), kernel_settings.limits);
         say_what_is_missing(&facts);
-        let collector = Collector::new(kernel, &kernel_settings.limits, config.media_interfaces.clone());
+        let mut collector = Collector::new(kernel, &kernel_settings.limits, config.media_interfaces.clone());
 
         let engine = Arc::new(Engine::new(
             facts.clone(),
@@ -122,6 +129,17 @@ impl Agent {
             config.interval,
             now(),
         ));
+        // Before anybody can ask: what was said before must not be more than what is said now.
+        if let Some(kept) = kept {
+            let at = now().as_nanos() as u64;
+            let seen = collector.look(at)?;
+            let sockets = collector.sockets(at)?;
+            engine.take_over(kept, config.limits.subjects as usize, &seen, &sockets);
+        }
+        if collector.kernel().pins().is_some() {
+            collector.commit()?;
+            engine.keep(now()).map_or(Ok(()), |kept| collector.save(&kept))?;
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("faces")

@@ -34,6 +34,12 @@ pub struct PeerIds {
 }
 
 impl PeerIds {
+    /// As an earlier agent gave them: under these the kernel has counted.
+    pub fn of_earlier(peers: &HashMap<u16, PeerName>) -> Self {
+        let ids = peers.iter().map(|(id, peer)| (peer.name.to_string(), (*id, peer.per_address)));
+        Self { ids: ids.collect() }
+    }
+
     fn of(&mut self, peer: &Peer) -> u16 {
         if let Some((id, per_address)) = self.ids.get_mut(&peer.name) {
             *per_address = peer.per_address;
@@ -215,7 +221,11 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("paths", old.prefixes != new.prefixes),
         ("media", old.media_interfaces != new.media_interfaces),
         ("limits", old.limits != new.limits),
-        ("kernel", old.disabled_programs != new.disabled_programs || old.program_stats != new.program_stats),
+        (
+            "kernel",
+            (&old.disabled_programs, old.program_stats, &old.pin)
+                != (&new.disabled_programs, new.program_stats, &new.pin),
+        ),
         ("kernel.log", old.kernel_log != new.kernel_log),
         ("collect", old.interval != new.interval),
         ("stamp.listen", old.stamp.listen != new.stamp.listen),

@@ -168,7 +168,7 @@ impl Known<'_> {
             Id::PacketDropped => self.drops(),
             Id::UdpReceiveBufferDropped => {
                 let dropped = self.aggregate.host().udp_receive_buffer.iter();
-                dropped.map(|(s, n)| self.point(vec![(a::SERVICE, text(s))], Value::Count(*n))).collect()
+                dropped.map(|(s, n)| self.of_host(vec![(a::SERVICE, text(s))], Value::Count(*n))).collect()
             }
             Id::Condition => {
                 let standing = self.conditions.iter().map(|c| self.point(of_condition(c), Value::Level(1)));
@@ -202,6 +202,11 @@ impl Known<'_> {
 
     pub(super) fn point(&self, attributes: Attributes, value: Value) -> Point {
         Point { attributes, since: self.started, value }
+    }
+
+    /// A total of this host.
+    fn of_host(&self, attributes: Attributes, value: Value) -> Point {
+        Point { attributes, since: self.aggregate.host().since, value }
     }
 
     fn of_subjects(&self, values: impl Fn(&Counts) -> Vec<(Attributes, Value)>) -> Vec<Point> {
@@ -257,7 +262,7 @@ impl Known<'_> {
                 (a::DIRECTION, text(direction.name())),
                 (a::TRANSPORT, text(transport_name(*transport))),
             ];
-            self.point(attributes, Value::Count(*n))
+            self.of_host(attributes, Value::Count(*n))
         };
         self.aggregate.host().drops.iter().map(point).collect()
     }
