@@ -68,6 +68,14 @@ const KERNELS: &[Kernel] = &[
         without: &[],
         tests: WITH_MEDIA,
     },
+    Kernel {
+        suite: "trixie",
+        architecture: Arm,
+        version: "6.12-arm64",
+        mirrors: &[MIRROR, ARCHIVE],
+        without: &[],
+        tests: TESTS,
+    },
 ];
 
 /// The test programs that run in every guest.
