@@ -77,6 +77,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("base64", &["probe"]),
     ("tokio", &["feed", "export", "probe", "run", "cli"]),
     ("clap", &["cli"]),
+    ("clap_complete", &["cli"]),
+    ("clap_mangen", &["cli"]),
     ("signal_hook", &["run"]),
 ];
 

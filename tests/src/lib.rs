@@ -9,6 +9,8 @@ pub mod agent;
 pub mod bench;
 pub mod bpf;
 pub mod calls;
+pub mod container;
+pub mod elf;
 pub mod every;
 pub mod frames;
 pub mod http;

@@ -1,6 +1,7 @@
 //! Building the kernel object and the agent around it.
 
 use std::{
+    env,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -9,7 +10,7 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::{
     setup,
-    shell::{as_root, find, run, say},
+    shell::{as_root, find, output, run, say},
 };
 
 /// What static programs are built for. Named even though it is the host: flags for it then do not reach build scripts
@@ -47,8 +48,40 @@ impl Kind {
 
 /// Builds the kernel object; set-up must have been done. Returns where it is.
 pub(crate) fn ebpf(kind: Kind) -> Result<PathBuf> {
-    run(kernel_cargo("build", kind)?.args(["--profile", kind.profile()]))?;
+    ebpf_at(Path::new("."), kind)?;
     Ok(kind.object())
+}
+
+/// Builds it from the sources of another workspace, into that workspace's target directory.
+pub(crate) fn ebpf_at(workspace: &Path, kind: Kind) -> Result<()> {
+    run(kernel_cargo("build", kind)?.args(["--profile", kind.profile()]).current_dir(workspace))
+}
+
+/// Another place for the workspace: the second build of what is shipped is made there.
+pub(crate) const AGAIN: &str = "target/again/workspace";
+
+/// What the workspace is called in what is built.
+pub(crate) const WORKSPACE: &str = "/graylag";
+
+/// Flags with which the paths of this machine do not reach what is built.
+pub(crate) fn remapped() -> Result<Vec<String>> {
+    let cargo_home = env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env::home_dir().map(|home| home.join(".cargo")))
+        .context("cargo's directory is unknown: set CARGO_HOME")?;
+    let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]))?;
+    // Where rust-src is installed, rustc names the standard library's sources by where they are.
+    let library = Path::new(&sysroot).join("lib/rustlib/src/rust");
+    let root = env::current_dir()?;
+    // The last that fits is taken. Both places are in the flags of both builds: cargo builds anew what was built with
+    // other flags.
+    let places = [
+        (root.clone(), WORKSPACE),
+        (root.join(AGAIN), WORKSPACE),
+        (cargo_home, "/cargo"),
+        (library, "/rust"),
+    ];
+    Ok(places.map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display())).into())
 }
 
 /// Builds both at once: each spends most of its time on one processor, with `core`.
@@ -71,7 +104,7 @@ pub(crate) fn lint_ebpf() -> Result<()> {
 /// cargo for the kernel's target.
 fn kernel_cargo(subcommand: &str, kind: Kind) -> Result<Command> {
     let linker = find("bpf-linker").context("bpf-linker is missing: cargo xtask setup")?;
-    let arch = std::env::consts::ARCH;
+    let arch = env::consts::ARCH;
     // Stable Rust with -Z build-std: no prebuilt `core` exists for bpfel, and no nightly is needed for this.
     let mut flags = vec![
         format!("-Clinker={}", linker.display()),
@@ -82,6 +115,10 @@ fn kernel_cargo(subcommand: &str, kind: Kind) -> Result<Command> {
     if kind == Kind::Debug {
         // Checks of `core` on raw pointers end in panics that do not return, and the verifier wants every function to.
         flags.push("-Zub-checks=no".into());
+    } else {
+        // What is shipped does not depend on where it was built. The other one keeps its paths: with them the linker finds
+        // the lines of source that the verifier quotes.
+        flags.extend(remapped()?);
     }
     let mut command = cargo(&flags.join("\x1f"));
     command

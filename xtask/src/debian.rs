@@ -1,8 +1,8 @@
 //! Debian packages: installed where they are missing, without leaving their services behind.
 
-use std::{path::Path, process::Command};
+use std::{fs, path::Path, process::Command};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::shell::{as_root, find, run, say, succeeds};
 
@@ -14,6 +14,11 @@ const SERVICES: &[(&str, &str)] = &[
     ("coturn", "coturn"),
     ("bird2", "bird"),
 ];
+/// Where Debian's suites are.
+pub(crate) const MIRROR: &str = "http://deb.debian.org/debian";
+/// The Debian that the package is installed in, and what it needs that is not in the smallest one: `systemd` itself would be
+/// three times as much.
+const ROOT: (&str, &str) = ("bookworm", "systemd-standalone-sysusers");
 /// Lines of apt-get that are shown where it fails.
 const SHOWN: usize = 15;
 
@@ -41,6 +46,31 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A small Debian as an archive, target/debian-root.tar, for the tests of the package.
+pub(crate) fn root() -> Result<()> {
+    let archive = Path::new("target/debian-root.tar");
+    if archive.exists() {
+        return Ok(());
+    }
+    let (suite, more) = ROOT;
+    say(format!(
+        "{suite}: making a small Debian with debootstrap, for the tests of the package (about a minute)"
+    ));
+    fs::create_dir_all("target")?;
+    let (root, log) = (Path::new("target/debian-root"), Path::new("target/debian-root.log"));
+    run(as_root("rm")?.arg("-rf").arg(root))?;
+    let mut debootstrap = as_root("debootstrap")?;
+    debootstrap.args(["--variant=minbase", &format!("--include={more}"), suite]).arg(root).arg(MIRROR);
+    debootstrap.stdout(fs::File::create(log)?);
+    run(&mut debootstrap).with_context(|| format!("{} says why", log.display()))?;
+    // Packed beside and moved: an interrupted run leaves nothing that looks whole.
+    let fresh = archive.with_extension("new");
+    let left_out = ["./var/cache/apt/*", "./var/lib/apt/lists/*"].map(|path| format!("--exclude={path}"));
+    run(as_root("tar")?.args(left_out).arg("-cf").arg(&fresh).arg("-C").arg(root).arg("."))?;
+    run(as_root("rm")?.arg("-rf").arg(root))?;
+    fs::rename(fresh, archive).context("target/debian-root.tar")
 }
 
 fn is_installed(package: &str) -> bool {

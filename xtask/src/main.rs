@@ -7,6 +7,7 @@ mod docs;
 mod kernels;
 mod lint;
 mod programs;
+mod release;
 mod setup;
 mod shell;
 mod tally;
@@ -16,6 +17,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+
+use release::Architecture;
 
 /// Set-up, build, run, test and bench graylag. Each command does the set-up it needs.
 #[derive(Parser)]
@@ -51,6 +54,18 @@ enum Command {
     Kernels {
         /// Only this one, by version or suite
         only: Option<String>,
+    },
+    /// The image: static programs on an empty base, as an OCI layout (target/image)
+    Image {
+        /// Only for this architecture [default: both]
+        #[arg(long, value_name = "ARCHITECTURE")]
+        only: Option<Architecture>,
+    },
+    /// The Debian package (target/debian)
+    Deb {
+        /// Only for this architecture [default: both]
+        #[arg(long, value_name = "ARCHITECTURE")]
+        only: Option<Architecture>,
     },
     /// Measures the agent on this host
     Bench {
@@ -92,6 +107,8 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Test { end_to_end: None } => test::all(),
         Command::Test { end_to_end: Some(arguments) } => test::end_to_end_only(&arguments),
         Command::Kernels { only } => test::kernels_only(only.as_deref()),
+        Command::Image { only } => release::image(&release::programs(only)?).map(drop),
+        Command::Deb { only } => release::package(&release::programs(only)?).map(drop),
         Command::Bench { arguments } => bench::bench(&arguments),
         Command::Docs { check: true } => setup::build().and_then(|()| docs::check()),
         Command::Docs { check: false } => setup::build().and_then(|()| docs::write()),

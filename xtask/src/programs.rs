@@ -28,11 +28,15 @@ pub(crate) struct Program {
 /// Builds test programs, static and for the named host like the agent: one build serves this machine and the guests,
 /// which have no libraries. `chosen` says which, in cargo's words.
 pub(crate) fn build(chosen: &[&str]) -> Result<Vec<Program>> {
-    let mut command = crate::build::static_cargo();
-    command
-        .args(["test", "--no-run", "--quiet", "--locked", "--message-format=json", "--target", HOST])
+    build_with(crate::build::static_cargo(), HOST, chosen)
+}
+
+/// The same with a cargo of the caller's, for another target.
+pub(crate) fn build_with(mut cargo: Command, target: &str, chosen: &[&str]) -> Result<Vec<Program>> {
+    cargo
+        .args(["test", "--no-run", "--quiet", "--locked", "--message-format=json", "--target", target])
         .args(chosen);
-    let messages = output(&mut command)?;
+    let messages = output(&mut cargo)?;
     let programs: Vec<Program> = messages.lines().filter_map(program).collect();
     ensure!(!programs.is_empty(), "cargo built no tests");
     Ok(programs)

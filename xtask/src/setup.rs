@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     debian,
+    release::Architecture,
     shell::{find, output, run, say},
 };
 
@@ -68,8 +69,17 @@ pub(crate) fn test() -> Result<()> {
         "xz-utils",
         "util-linux",
         "tmux",
+        // The image and the package: a runtime, what unpacks for it, a Debian to install in, a judge.
+        "runc",
+        "umoci",
+        "debootstrap",
+        "lintian",
+        // For its systemd-analyze, which judges the unit; no service of it is started.
+        "systemd",
+        "qemu-system-arm",
     ])?;
-    stamp_suite()?;
+    debian::root()?;
+    tools(STRANGERS)?;
     python()
 }
 
@@ -78,23 +88,51 @@ pub(crate) fn bench() -> Result<()> {
     debian::install(&["bird2"])
 }
 
-/// The stranger that STAMP is tested against.
-const STAMP_SUITE: &str = "1.0.0";
+/// Programs of cargo's, with the versions that were tried. Each is built in about a minute, into target/tools.
+type Tools = [(&'static str, &'static str)];
 
-/// An implementation of RFC 8762 that shares no line with ours: a program, under target/tools.
-fn stamp_suite() -> Result<()> {
-    let root = Path::new("target/tools");
-    if root.join("bin/stamp-suite").exists() {
-        return Ok(());
+/// The stranger that STAMP is tested against: an implementation of RFC 8762 that shares no line with ours.
+const STRANGERS: &Tools = &[("stamp-suite", "1.0.0")];
+/// What shipping takes: the list of crates inside the program, the one beside it, the package.
+const SHIPPING: &Tools =
+    &[("cargo-auditable", "0.7.7"), ("cargo-cyclonedx", "0.5.9"), ("cargo-deb", "3.8.0")];
+
+fn tools(tools: &Tools) -> Result<()> {
+    let root = std::path::absolute("target/tools").context("target/tools")?;
+    for (name, version) in tools {
+        // Another version is another file: nothing here is asked what it is.
+        let stamp = root.join(format!("{name}-{version}"));
+        if stamp.exists() && root.join("bin").join(name).exists() {
+            continue;
+        }
+        say(format!("installing {name} {version} with cargo, into target/tools (about a minute)"));
+        run(Command::new("cargo")
+            .args(["install", name, "--version", version, "--locked", "--quiet", "--force", "--root"])
+            .arg(&root)
+            // Not the workspace's toolchain file or target directory: this is a tool of its own.
+            .current_dir("/"))
+        .with_context(|| format!("{name} could not be built"))?;
+        fs::write(&stamp, "").with_context(|| stamp.display().to_string())?;
     }
-    say(format!("installing stamp-suite {STAMP_SUITE} with cargo, into target/tools (about a minute)"));
-    let root = std::path::absolute(root).context("target/tools")?;
-    run(Command::new("cargo")
-        .args(["install", "stamp-suite", "--version", STAMP_SUITE, "--locked", "--quiet", "--root"])
-        .arg(root)
-        // Not the workspace's toolchain file or target directory: this is a tool of its own.
-        .current_dir("/"))
-    .context("stamp-suite could not be built")
+    Ok(())
+}
+
+/// What building for shipping needs: both targets, their compilers, and the tools around.
+pub(crate) fn release() -> Result<()> {
+    let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]))?;
+    let mut packages = vec!["ca-certificates"];
+    for architecture in Architecture::ALL {
+        let target = architecture.target();
+        if !Path::new(&sysroot).join("lib/rustlib").join(target).is_dir() {
+            say(format!("installing Rust's library for {target} with rustup"));
+            run(Command::new("rustup").args(["target", "add", target]))?;
+        }
+        if architecture != Architecture::host() {
+            packages.extend(architecture.cross_packages());
+        }
+    }
+    debian::install(&packages)?;
+    tools(SHIPPING)
 }
 
 /// What the tests' Python programs need.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use crate::{
     build, docs, kernels, lint,
     programs::{self, Program},
-    setup,
+    release, setup,
     shell::{as_root, is_root, say},
     tally::Tally,
 };
@@ -46,8 +46,17 @@ fn steps(tally: &mut Tally) -> Result<()> {
     let (end_to_end, unit): (Vec<_>, Vec<_>) =
         programs.into_iter().partition(|program| program.directory.ends_with("tests"));
     step("unit tests", || counted(tally, run(&unit, false, &[])?))?;
+    step("image and packages, and both built again", shipped)?;
     step("end-to-end tests", || counted(tally, run(&end_to_end, true, &[THREADS.into()])?))?;
     step("kernel matrix", || counted(tally, kernels::all(&agent, &end_to_end, None)?))
+}
+
+/// What is shipped, for its tests: both architectures, and the image of this one a second time.
+fn shipped() -> Result<()> {
+    let programs = release::programs(None)?;
+    release::image(&programs)?;
+    release::package(&programs)?;
+    release::image_again().map(drop)
 }
 
 /// Only the end-to-end tests, with these arguments to the test programs.

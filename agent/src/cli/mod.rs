@@ -2,6 +2,7 @@
 
 mod check;
 mod clients;
+mod pages;
 mod probe_address;
 mod probe_stamp;
 
@@ -14,7 +15,8 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::{
     config::{self, Config, ConfigError},
@@ -116,6 +118,17 @@ enum Command {
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
+    },
+    /// Completions of the command line, for a shell to read
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// The manual pages, as files
+    #[command(hide = true)]
+    Manual {
+        /// Where to write them
+        directory: PathBuf,
     },
 }
 
@@ -251,6 +264,8 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Config { command: ConfigCommand::Print { config } } => {
             print!("{}", Config::print(config.config.as_deref())?);
         }
+        Command::Completions { shell } => pages::completions(Arguments::command(), shell)?,
+        Command::Manual { directory } => pages::manual(Arguments::command(), &directory)?,
     }
     Ok(code::OK)
 }

@@ -6,17 +6,23 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::Kernel;
-use crate::shell::{output, run, say};
+use crate::{
+    release::Architecture,
+    shell::{output, run, say},
+};
 
 /// Signs the suites; part of every Debian.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
+/// What a guest of another architecture starts besides: this machine's programs do not run there.
+const PROGRAMS: &[&str] = &["busybox-static", "iproute2", "nftables"];
+
 /// An unpacked kernel.
 pub(super) struct Files {
-    /// Where it is unpacked.
+    /// Where it is unpacked, with the programs where it is another architecture's.
     pub(super) root: PathBuf,
     /// The compressed image.
     pub(super) vmlinuz: PathBuf,
@@ -26,7 +32,12 @@ pub(super) struct Files {
 
 /// Where everything of a kernel is kept.
 pub(super) fn directory(kernel: &Kernel) -> Result<PathBuf> {
-    let path = std::env::current_dir()?.join("target/kernels").join(kernel.suite);
+    let name = if kernel.architecture == Architecture::host() {
+        kernel.suite.to_owned()
+    } else {
+        format!("{}-{}", kernel.suite, kernel.architecture.debian())
+    };
+    let path = std::env::current_dir()?.join("target/kernels").join(name);
     fs::create_dir_all(&path)?;
     Ok(path)
 }
@@ -42,14 +53,16 @@ pub(super) fn fetch(kernel: &Kernel) -> Result<Files> {
     for mirror in kernel.mirrors {
         say(format!("{}: downloading the kernel of Debian {} from {mirror}", kernel.version, kernel.suite));
         match download(kernel, mirror, &directory) {
-            Ok(package) => {
+            Ok(packages) => {
                 // Unpacked beside and moved: an interrupted run leaves nothing that looks whole.
                 let fresh = directory.join("root.new");
                 let _ = fs::remove_dir_all(&fresh);
                 let _ = fs::remove_dir_all(&root);
-                run(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&fresh))?;
+                for package in &packages {
+                    run(Command::new("dpkg-deb").arg("-x").arg(package).arg(&fresh))?;
+                }
                 fs::rename(&fresh, &root)?;
-                let _ = fs::remove_file(package);
+                let _ = fs::remove_dir_all(directory.join("apt"));
                 return unpacked(&root);
             }
             Err(error) => failures.push(format!("{mirror}: {error:#}")),
@@ -64,8 +77,9 @@ pub(super) fn fetch(kernel: &Kernel) -> Result<Files> {
 }
 
 /// A small apt of its own: nothing of the machine's configuration is used or touched, and the suite's signature is
-/// checked all the same.
-fn download(kernel: &Kernel, mirror: &str, directory: &Path) -> Result<PathBuf> {
+/// checked all the same. Returns the packages.
+fn download(kernel: &Kernel, mirror: &str, directory: &Path) -> Result<Vec<PathBuf>> {
+    let architecture = kernel.architecture.debian();
     let apt = directory.join("apt");
     let _ = fs::remove_dir_all(&apt);
     fs::create_dir_all(apt.join("lists/partial"))?;
@@ -73,7 +87,10 @@ fn download(kernel: &Kernel, mirror: &str, directory: &Path) -> Result<PathBuf> 
     fs::write(apt.join("status"), "")?;
     let source = format!("deb [signed-by={KEYRING}] {mirror} {} main\n", kernel.suite);
     fs::write(apt.join("sources.list"), source)?;
+    let archives = apt.join("cache/archives");
     let options = [
+        format!("APT::Architecture={architecture}"),
+        format!("APT::Architectures={architecture}"),
         format!("Dir::Etc::sourcelist={}", apt.join("sources.list").display()),
         "Dir::Etc::sourceparts=/dev/null".into(),
         "Dir::Etc::preferencesparts=/dev/null".into(),
@@ -96,20 +113,25 @@ fn download(kernel: &Kernel, mirror: &str, directory: &Path) -> Result<PathBuf> 
         command
     };
     run(tool("apt-get").args(["update", "-qq", "--error-on=any"]))?;
-    let depends = output(tool("apt-cache").args(["depends", "linux-image-cloud-amd64"]))?;
+    let any = format!("linux-image-cloud-{architecture}");
+    let depends = output(tool("apt-cache").args(["depends", &any]))?;
     let package = depends
         .lines()
         .filter_map(|line| line.trim().strip_prefix("Depends: "))
         .find(|name| name.starts_with("linux-image-"))
-        .context("linux-image-cloud-amd64 depends on no kernel")?
+        .with_context(|| format!("{any} depends on no kernel"))?
         .to_owned();
-    run(tool("apt-get").args(["download", "-qq", &package]).current_dir(directory))?;
-    let _ = fs::remove_dir_all(&apt);
-    let files = fs::read_dir(directory)?.flatten().map(|entry| entry.path());
-    files
-        .into_iter()
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .context("apt-get downloaded nothing")
+    run(tool("apt-get").args(["download", "-qq", &package]).current_dir(&archives))?;
+    if kernel.architecture != Architecture::host() {
+        // With everything that they depend on: nothing is installed there, by an empty list of what is.
+        run(tool("apt-get")
+            .args(["install", "-qq", "--yes", "--download-only", "--no-install-recommends"])
+            .args(PROGRAMS))?;
+    }
+    let files = fs::read_dir(&archives)?.flatten().map(|entry| entry.path());
+    let packages: Vec<_> = files.filter(|path| path.extension().is_some_and(|e| e == "deb")).collect();
+    ensure!(!packages.is_empty(), "apt-get downloaded nothing");
+    Ok(packages)
 }
 
 fn unpacked(root: &Path) -> Result<Files> {

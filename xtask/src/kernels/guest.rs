@@ -14,7 +14,7 @@ use super::{
     fetch::directory,
     image::{DONE, ENDED, Image},
 };
-use crate::{shell::say, tally::Tally};
+use crate::{release::Architecture, shell::say, tally::Tally};
 
 /// A guest that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -26,7 +26,7 @@ pub(super) fn run(kernel: &Kernel, image: &Image) -> Result<Tally> {
     let log = directory(kernel)?.join("console.log");
     say(format!("{}: booting; its console goes to {}", kernel.version, log.display()));
     let started = Instant::now();
-    let in_time = boot(image, &log)?;
+    let in_time = boot(kernel, image, &log)?;
     let console = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
     let tally = count(kernel.version, &console, in_time);
     let outcome = if in_time { "" } else { ", ended because it took too long" };
@@ -40,11 +40,18 @@ pub(super) fn run(kernel: &Kernel, image: &Image) -> Result<Tally> {
 }
 
 /// Whether it ended by itself in time.
-fn boot(image: &Image, log: &Path) -> Result<bool> {
-    let mut guest = Command::new("qemu-system-x86_64")
+fn boot(kernel: &Kernel, image: &Image, log: &Path) -> Result<bool> {
+    let (machine, console) = match kernel.architecture {
         // Without cmpxchg16b: emulated with several threads (QEMU 7.2) it leaves wrong flags behind, and kernels whose
         // allocator uses it end in a double fault.
-        .args(["-accel", "tcg,thread=multi", "-cpu", "max,-cx16", "-smp", "2", "-m", "1536"])
+        Architecture::X86 => (["-machine", "pc", "-cpu", "max,-cx16"], "ttyS0"),
+        // Not `max`: its pointer authentication takes most of the time.
+        Architecture::Arm => (["-machine", "virt", "-cpu", "cortex-a72"], "ttyAMA0"),
+    };
+    let program = kernel.architecture.qemu();
+    let mut guest = Command::new(program)
+        .args(machine)
+        .args(["-accel", "tcg,thread=multi", "-smp", "2", "-m", "1536"])
         .args(["-display", "none", "-vga", "none", "-nic", "none", "-monitor", "none", "-no-reboot"])
         .arg("-serial")
         .arg(format!("file:{}", log.display()))
@@ -52,10 +59,10 @@ fn boot(image: &Image, log: &Path) -> Result<bool> {
         .arg(&image.vmlinuz)
         .arg("-initrd")
         .arg(&image.initramfs)
-        .args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"])
+        .args(["-append", &format!("console={console} quiet panic=-1 mitigations=off")])
         .stdin(Stdio::null())
         .spawn()
-        .context("qemu-system-x86_64 is missing: cargo xtask setup")?;
+        .with_context(|| format!("{program} is missing: cargo xtask setup"))?;
     let started = Instant::now();
     while guest.try_wait()?.is_none() {
         if started.elapsed() > PATIENCE {

@@ -12,11 +12,13 @@ use anyhow::{Context, Result};
 use super::{
     Kernel,
     fetch::{Files, directory},
+    linked::Programs,
 };
 use crate::{
     build::Kind,
     programs::Program,
-    shell::{find, output, run},
+    release::Architecture,
+    shell::{find, run},
 };
 
 /// What QEMU boots.
@@ -71,21 +73,26 @@ pub(super) fn build(kernel: &Kernel, files: Files, agent: &Path, tests: &[&Progr
     for path in ["bin", "proc", "sys", "dev", "tmp", "run", "etc"] {
         fs::create_dir_all(root.join(path))?;
     }
-    let busybox = find("busybox").context("busybox is missing: cargo xtask setup")?;
-    fs::copy(busybox, root.join("bin/busybox"))?;
+    let source = Programs { foreign: (kernel.architecture != Architecture::host()).then_some(&*files.root) };
+    fs::copy(source.find("busybox")?, root.join("bin/busybox"))?;
     for applet in APPLETS {
         symlink("busybox", root.join("bin").join(applet))?;
     }
     fs::copy(agent, root.join("bin/graylag"))?;
     for program in PROGRAMS {
-        let path = find(program).with_context(|| format!("{program} is missing: cargo xtask setup"))?;
-        with_libraries(&path, &root)?;
+        let path = source.find(program)?;
+        fs::copy(&path, root.join("bin").join(program))?;
+        source.copy_libraries(&path, &root)?;
     }
     let mut init = vec![INIT.to_owned(), format!("export GRAYLAG_WITHOUT={}", kernel.without.join(","))];
     for test in tests {
         let target = root.join("bin").join(&test.name);
         // Without its debug information, which is most of it: the guest keeps its root in memory.
-        run(Command::new("strip").arg("--strip-debug").arg("-o").arg(&target).arg(&test.path))?;
+        run(Command::new(kernel.architecture.strip())
+            .arg("--strip-debug")
+            .arg("-o")
+            .arg(&target)
+            .arg(&test.path))?;
         init.push(format!("{0} --test-threads=4; echo {ENDED} {0} $?", test.name));
     }
     init.push(format!("echo {DONE}\npoweroff -f\n"));
@@ -112,19 +119,6 @@ fn copy_objects(root: &Path) -> Result<()> {
         let target = below(&object);
         fs::create_dir_all(target.parent().context("the object's directory")?)?;
         fs::copy(&object, target).with_context(|| object.display().to_string())?;
-    }
-    Ok(())
-}
-
-/// A dynamically linked program with everything it is linked to.
-fn with_libraries(program: &Path, root: &Path) -> Result<()> {
-    let name = program.file_name().context("a program's name")?;
-    fs::copy(program, root.join("bin").join(name))?;
-    let libraries = output(Command::new("ldd").arg(program))?;
-    for path in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
-        let target = root.join(path.trim_start_matches('/'));
-        fs::create_dir_all(target.parent().context("a library's directory")?)?;
-        fs::copy(path, target)?;
     }
     Ok(())
 }

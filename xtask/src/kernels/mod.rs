@@ -3,19 +3,34 @@
 mod fetch;
 mod guest;
 mod image;
+mod linked;
 
-use std::{path::Path, thread, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    thread,
+    time::Instant,
+};
 
 use anyhow::{Result, anyhow, ensure};
 
-use crate::{programs::Program, shell::say, tally::Tally};
+use Architecture::{Arm, X86};
+
+use crate::{
+    debian::MIRROR,
+    programs::{self, Program},
+    release::{self, Architecture},
+    shell::say,
+    tally::Tally,
+};
 
 /// A kernel of the matrix.
 #[derive(Debug)]
 struct Kernel {
     /// Debian suite.
     suite: &'static str,
-    /// Version that the suite's cloud kernel has.
+    /// What its processor is.
+    architecture: Architecture,
+    /// Version that the suite's cloud kernel has; with the architecture where that is not this machine's.
     version: &'static str,
     /// Where the suite is, first choice and archive.
     mirrors: &'static [&'static str],
@@ -26,12 +41,12 @@ struct Kernel {
     tests: &'static [&'static str],
 }
 
-const MIRROR: &str = "http://deb.debian.org/debian";
 const ARCHIVE: &str = "http://archive.debian.org/debian";
 
 const KERNELS: &[Kernel] = &[
     Kernel {
         suite: "bullseye",
+        architecture: X86,
         version: "5.10",
         mirrors: &[MIRROR, ARCHIVE],
         without: &["handshake_client", "drops", "media", "relay"],
@@ -39,12 +54,28 @@ const KERNELS: &[Kernel] = &[
     },
     Kernel {
         suite: "bookworm",
+        architecture: X86,
         version: "6.1",
         mirrors: &[MIRROR, ARCHIVE],
         without: &[],
         tests: WITH_MEDIA,
     },
-    Kernel { suite: "trixie", version: "6.12", mirrors: &[MIRROR, ARCHIVE], without: &[], tests: WITH_MEDIA },
+    Kernel {
+        suite: "trixie",
+        architecture: X86,
+        version: "6.12",
+        mirrors: &[MIRROR, ARCHIVE],
+        without: &[],
+        tests: WITH_MEDIA,
+    },
+    Kernel {
+        suite: "trixie",
+        architecture: Arm,
+        version: "6.12-arm64",
+        mirrors: &[MIRROR, ARCHIVE],
+        without: &[],
+        tests: TESTS,
+    },
 ];
 
 /// The test programs that run in every guest.
@@ -67,10 +98,15 @@ pub(crate) fn all(agent: &Path, programs: &[Program], only: Option<&str>) -> Res
         "no such kernel; there are {}",
         KERNELS.iter().map(|k| k.version).collect::<Vec<_>>().join(", ")
     );
+    let foreign = chosen.iter().find(|kernel| kernel.architecture != X86).map(|_| foreign()).transpose()?;
     let mut tally = Tally::default();
     for few in chosen.chunks(AT_ONCE) {
         // What is fetched is said one after the other; what is emulated runs at once.
-        let images = few.iter().map(|kernel| prepare(kernel, agent, programs)).collect::<Result<Vec<_>>>()?;
+        let images = few.iter().map(|kernel| match &foreign {
+            Some((agent, programs)) if kernel.architecture == Arm => prepare(kernel, agent, programs),
+            _ => prepare(kernel, agent, programs),
+        });
+        let images = images.collect::<Result<Vec<_>>>()?;
         let run = |(kernel, image): (&&Kernel, image::Image)| guest::run(kernel, &image);
         let outcomes = thread::scope(|scope| {
             let guests: Vec<_> = few.iter().zip(images).map(|pair| scope.spawn(move || run(pair))).collect();
@@ -81,6 +117,18 @@ pub(crate) fn all(agent: &Path, programs: &[Program], only: Option<&str>) -> Res
         }
     }
     Ok(tally)
+}
+
+/// The agent as it is shipped for arm64, and the tests, for the same target.
+fn foreign() -> Result<(PathBuf, Vec<Program>)> {
+    let agent = release::binary(Arm)?;
+    say("building the tests for arm64 (the first time takes minutes)");
+    let chosen: Vec<&str> = ["--package", "graylag-tests"]
+        .into_iter()
+        .chain(TESTS.iter().flat_map(|test| ["--test", test]))
+        .collect();
+    let cargo = release::cargo(Path::new("cargo"), Arm)?;
+    Ok((agent, programs::build_with(cargo, Arm.target(), &chosen)?))
 }
 
 fn prepare(kernel: &Kernel, agent: &Path, programs: &[Program]) -> Result<image::Image> {
