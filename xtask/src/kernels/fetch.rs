@@ -3,16 +3,12 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context, Result, bail};
 
 use super::Kernel;
-use crate::shell::{output, run, say};
-
-/// Signs the suites; part of every Debian.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+use crate::{apt::Apt, shell::say};
 
 /// An unpacked kernel.
 pub(super) struct Files {
@@ -41,17 +37,8 @@ pub(super) fn fetch(kernel: &Kernel) -> Result<Files> {
     let mut failures = Vec::new();
     for mirror in kernel.mirrors {
         say(format!("{}: downloading the kernel of Debian {} from {mirror}", kernel.version, kernel.suite));
-        match download(kernel, mirror, &directory) {
-            Ok(package) => {
-                // Unpacked beside and moved: an interrupted run leaves nothing that looks whole.
-                let fresh = directory.join("root.new");
-                let _ = fs::remove_dir_all(&fresh);
-                let _ = fs::remove_dir_all(&root);
-                run(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&fresh))?;
-                fs::rename(&fresh, &root)?;
-                let _ = fs::remove_file(package);
-                return unpacked(&root);
-            }
+        match download(kernel, mirror, &directory, &root) {
+            Ok(()) => return unpacked(&root),
             Err(error) => failures.push(format!("{mirror}: {error:#}")),
         }
     }
@@ -63,53 +50,11 @@ pub(super) fn fetch(kernel: &Kernel) -> Result<Files> {
     )
 }
 
-/// A small apt of its own: nothing of the machine's configuration is used or touched, and the suite's signature is
-/// checked all the same.
-fn download(kernel: &Kernel, mirror: &str, directory: &Path) -> Result<PathBuf> {
-    let apt = directory.join("apt");
-    let _ = fs::remove_dir_all(&apt);
-    fs::create_dir_all(apt.join("lists/partial"))?;
-    fs::create_dir_all(apt.join("cache/archives/partial"))?;
-    fs::write(apt.join("status"), "")?;
-    let source = format!("deb [signed-by={KEYRING}] {mirror} {} main\n", kernel.suite);
-    fs::write(apt.join("sources.list"), source)?;
-    let options = [
-        format!("Dir::Etc::sourcelist={}", apt.join("sources.list").display()),
-        "Dir::Etc::sourceparts=/dev/null".into(),
-        "Dir::Etc::preferencesparts=/dev/null".into(),
-        format!("Dir::State={}", apt.display()),
-        format!("Dir::State::lists={}", apt.join("lists").display()),
-        format!("Dir::State::status={}", apt.join("status").display()),
-        format!("Dir::Cache={}", apt.join("cache").display()),
-        "Acquire::Languages=none".into(),
-        "Acquire::Retries=3".into(),
-        // apt's own user may not write below the home of whoever calls.
-        "APT::Sandbox::User=root".into(),
-        // Old suites are no longer signed anew; their signatures are checked.
-        "Acquire::Check-Valid-Until=false".into(),
-    ];
-    let tool = |program: &str| {
-        let mut command = Command::new(program);
-        for option in &options {
-            command.args(["-o", option]);
-        }
-        command
-    };
-    run(tool("apt-get").args(["update", "-qq", "--error-on=any"]))?;
-    let depends = output(tool("apt-cache").args(["depends", "linux-image-cloud-amd64"]))?;
-    let package = depends
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("Depends: "))
-        .find(|name| name.starts_with("linux-image-"))
-        .context("linux-image-cloud-amd64 depends on no kernel")?
-        .to_owned();
-    run(tool("apt-get").args(["download", "-qq", &package]).current_dir(directory))?;
-    let _ = fs::remove_dir_all(&apt);
-    let files = fs::read_dir(directory)?.flatten().map(|entry| entry.path());
-    files
-        .into_iter()
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .context("apt-get downloaded nothing")
+/// The suite's kernel, unpacked into `root`.
+fn download(kernel: &Kernel, mirror: &str, directory: &Path, root: &Path) -> Result<()> {
+    let apt = Apt::new(kernel.suite, mirror, directory)?;
+    let package = apt.dependency("linux-image-cloud-amd64", "linux-image-")?;
+    apt.unpack(&package, root)
 }
 
 fn unpacked(root: &Path) -> Result<Files> {

@@ -8,7 +8,7 @@ use std::{path::Path, thread, time::Instant};
 
 use anyhow::{Result, anyhow, ensure};
 
-use crate::{programs::Program, shell::say, tally::Tally};
+use crate::{apt::MIRROR, programs::Program, shell::say, tally::Tally};
 
 /// A kernel of the matrix.
 #[derive(Debug)]
@@ -26,7 +26,6 @@ struct Kernel {
     tests: &'static [&'static str],
 }
 
-const MIRROR: &str = "http://deb.debian.org/debian";
 const ARCHIVE: &str = "http://archive.debian.org/debian";
 
 const KERNELS: &[Kernel] = &[
