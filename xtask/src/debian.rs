@@ -4,7 +4,10 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, bail};
 
-use crate::shell::{as_root, find, run, say, succeeds};
+use crate::{
+    apt::MIRROR,
+    shell::{as_root, find, run, say, succeeds},
+};
 
 /// Servers that the tests start by hand. Their packages would start them now and with every boot.
 const SERVICES: &[(&str, &str)] = &[
@@ -14,8 +17,6 @@ const SERVICES: &[(&str, &str)] = &[
     ("coturn", "coturn"),
     ("bird2", "bird"),
 ];
-/// Where Debian's suites are.
-pub(crate) const MIRROR: &str = "http://deb.debian.org/debian";
 /// The Debian that the package is installed in, and what it needs that is not in the smallest one: `systemd` itself would be
 /// three times as much.
 const ROOT: (&str, &str) = ("bookworm", "systemd-standalone-sysusers");

@@ -1,5 +1,6 @@
 //! Everything around the build: `cargo xtask <command>`.
 
+mod apt;
 mod bench;
 mod build;
 mod debian;
@@ -7,6 +8,7 @@ mod docs;
 mod kernels;
 mod lint;
 mod programs;
+mod promtool;
 mod release;
 mod setup;
 mod shell;

@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Command};
 use anyhow::{Context, Result};
 
 use crate::{
-    debian,
+    debian, promtool,
     release::Architecture,
     shell::{find, output, run, say},
 };
@@ -80,6 +80,7 @@ pub(crate) fn test() -> Result<()> {
     ])?;
     debian::root()?;
     tools(STRANGERS)?;
+    promtool::fetch()?;
     python()
 }
 
@@ -136,7 +137,8 @@ pub(crate) fn release() -> Result<()> {
 }
 
 /// What the tests' Python programs need.
-const REQUIREMENTS: &[&str] = &["tests/collector/requirements.txt", "tests/peers/requirements.txt"];
+const REQUIREMENTS: &[&str] =
+    &["tests/collector/requirements.txt", "tests/deploy/requirements.txt", "tests/peers/requirements.txt"];
 
 /// Their Python packages, in an environment of their own under target/.
 fn python() -> Result<()> {
@@ -147,13 +149,15 @@ fn python() -> Result<()> {
     if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(());
     }
-    say(format!("installing with pip, into target/venv: what {} name", REQUIREMENTS.join(" and ")));
+    say(format!("installing with pip, into target/venv: what {} name", REQUIREMENTS.join(", ")));
     // The system's interpreter, and not one that a version manager put before it on PATH.
     let python = Path::new("/usr/bin/python3");
     let python = if python.exists() { python } else { Path::new("python3") };
     run(Command::new(python).args(["-m", "venv", "--clear"]).arg(environment))?;
-    let pip = environment.join("bin/pip");
     let requirements = REQUIREMENTS.iter().flat_map(|path| ["-r", path]);
-    run(Command::new(pip).args(["install", "--quiet", "--disable-pip-version-check"]).args(requirements))?;
+    // Not `bin/pip`: its first line names the directory in which the environment was made, wherever it is now.
+    run(Command::new(environment.join("bin/python"))
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+        .args(requirements))?;
     fs::write(stamp, wanted).context("target/venv")
 }

@@ -50,6 +50,11 @@ pub fn status(socket: &Path, json: bool) -> Result<()> {
     Ok(())
 }
 
+/// `graylag status --healthy` and `--ready`: says nothing where it is so.
+pub fn affirms(socket: &Path, path: &str) -> Result<()> {
+    Ok(runtime()?.block_on(Client::new(socket).affirms(path))?)
+}
+
 /// `graylag watch`
 pub fn watch(socket: &Path, json: bool) -> Result<()> {
     let mut out = std::io::stdout();

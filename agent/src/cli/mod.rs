@@ -81,6 +81,12 @@ enum Command {
         /// As JSON
         #[arg(long)]
         json: bool,
+        /// Only whether it looks at the kernel as it should (/healthz): exit code 0, or 1 and why not
+        #[arg(long, conflicts_with_all = ["json", "ready"])]
+        healthy: bool,
+        /// Only whether it sees what it should (/readyz): exit code 0, or 1 and why not
+        #[arg(long, conflicts_with = "json")]
+        ready: bool,
     },
     /// Full state, then transitions as they happen
     Watch {
@@ -228,7 +234,9 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
             run::run(&run::Arguments { config: config.config, socket, view })?;
         }
         Command::Top { socket } => clients::top(&socket.socket)?,
-        Command::Status { socket, json } => clients::status(&socket.socket, json)?,
+        Command::Status { socket, healthy: true, .. } => clients::affirms(&socket.socket, "/healthz")?,
+        Command::Status { socket, ready: true, .. } => clients::affirms(&socket.socket, "/readyz")?,
+        Command::Status { socket, json, .. } => clients::status(&socket.socket, json)?,
         Command::Watch { socket, json } => clients::watch(&socket.socket, json)?,
         Command::Check { config, json } => return check::check(config.config.as_deref(), json),
         Command::Probe { command: ProbeCommand::Stamp { target, count, interval, key_file, json } } => {

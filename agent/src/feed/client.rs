@@ -66,6 +66,12 @@ impl Client {
         serde_json::from_slice(&bytes).map_err(|error| self.failed(&format!("not understood: {error}")))
     }
 
+    /// Whether it answers with 200 here, where there is nothing else to know; its reason where it does not.
+    pub async fn affirms(&self, path: &str) -> Result<(), ClientError> {
+        let answer = tokio::time::timeout(PATIENCE, self.get(path)).await;
+        answer.map_err(|_| self.failed(&format!("no answer within {PATIENCE:?}")))?.map(drop)
+    }
+
     /// `/v1/watch`: calls `each` with every message until the agent ends or `each` says no. `each` gets the JSON as it
     /// came, and the message where this version understands it.
     pub async fn watch(

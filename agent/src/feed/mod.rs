@@ -5,7 +5,7 @@ mod client;
 mod connections;
 pub mod node;
 pub mod path_map;
-mod prometheus;
+pub mod prometheus;
 mod schema;
 mod server;
 #[cfg(test)]

@@ -109,11 +109,13 @@ fn line(
     let _ = writeln!(text, " {value}");
 }
 
-fn name(metric: &Metric) -> String {
+/// What a metric is called there.
+pub fn name(metric: &Metric) -> String {
     let mut name = metric.name.replace('.', "_");
     match (metric.unit, metric.kind) {
         ("s", _) => name.push_str("_seconds"),
-        ("1", Kind::Gauge) => name.push_str("_ratio"),
+        // Not twice: collectors do not say it again either.
+        ("1", Kind::Gauge) if !name.ends_with("_ratio") => name.push_str("_ratio"),
         _ => {}
     }
     if metric.kind == Kind::Counter {
@@ -152,6 +154,19 @@ mod tests {
              # TYPE graylag_tcp_handshake_pending gauge\n\
              graylag_tcp_handshake_pending{graylag_peer_name=\"a \\\"b\\\"\\\\\\n\",graylag_stalled=\"true\"} 2\n"
         );
+    }
+
+    #[test]
+    fn names_are_those_that_collectors_make() {
+        for (id, expected) in [
+            (Id::HandshakeCount, "graylag_tcp_handshake_count_total"),
+            (Id::ProgramTime, "graylag_agent_program_time_seconds_total"),
+            (Id::Coverage, "graylag_agent_coverage_ratio"),
+            (Id::PathLossRatio, "graylag_path_loss_ratio"),
+            (Id::Condition, "graylag_condition"),
+        ] {
+            assert_eq!(name(id.metric()), expected);
+        }
     }
 
     #[test]

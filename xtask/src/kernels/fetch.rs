@@ -3,19 +3,12 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
 use super::Kernel;
-use crate::{
-    release::Architecture,
-    shell::{output, run, say},
-};
-
-/// Signs the suites; part of every Debian.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+use crate::{apt::Apt, release::Architecture, shell::say};
 
 /// What a guest of another architecture starts besides: this machine's programs do not run there.
 const PROGRAMS: &[&str] = &["busybox-static", "iproute2", "nftables"];
@@ -52,19 +45,8 @@ pub(super) fn fetch(kernel: &Kernel) -> Result<Files> {
     let mut failures = Vec::new();
     for mirror in kernel.mirrors {
         say(format!("{}: downloading the kernel of Debian {} from {mirror}", kernel.version, kernel.suite));
-        match download(kernel, mirror, &directory) {
-            Ok(packages) => {
-                // Unpacked beside and moved: an interrupted run leaves nothing that looks whole.
-                let fresh = directory.join("root.new");
-                let _ = fs::remove_dir_all(&fresh);
-                let _ = fs::remove_dir_all(&root);
-                for package in &packages {
-                    run(Command::new("dpkg-deb").arg("-x").arg(package).arg(&fresh))?;
-                }
-                fs::rename(&fresh, &root)?;
-                let _ = fs::remove_dir_all(directory.join("apt"));
-                return unpacked(&root);
-            }
+        match download(kernel, mirror, &directory, &root) {
+            Ok(()) => return unpacked(&root),
             Err(error) => failures.push(format!("{mirror}: {error:#}")),
         }
     }
@@ -76,62 +58,13 @@ pub(super) fn fetch(kernel: &Kernel) -> Result<Files> {
     )
 }
 
-/// A small apt of its own: nothing of the machine's configuration is used or touched, and the suite's signature is
-/// checked all the same. Returns the packages.
-fn download(kernel: &Kernel, mirror: &str, directory: &Path) -> Result<Vec<PathBuf>> {
+/// The suite's kernel, unpacked into `root`.
+fn download(kernel: &Kernel, mirror: &str, directory: &Path, root: &Path) -> Result<()> {
     let architecture = kernel.architecture.debian();
-    let apt = directory.join("apt");
-    let _ = fs::remove_dir_all(&apt);
-    fs::create_dir_all(apt.join("lists/partial"))?;
-    fs::create_dir_all(apt.join("cache/archives/partial"))?;
-    fs::write(apt.join("status"), "")?;
-    let source = format!("deb [signed-by={KEYRING}] {mirror} {} main\n", kernel.suite);
-    fs::write(apt.join("sources.list"), source)?;
-    let archives = apt.join("cache/archives");
-    let options = [
-        format!("APT::Architecture={architecture}"),
-        format!("APT::Architectures={architecture}"),
-        format!("Dir::Etc::sourcelist={}", apt.join("sources.list").display()),
-        "Dir::Etc::sourceparts=/dev/null".into(),
-        "Dir::Etc::preferencesparts=/dev/null".into(),
-        format!("Dir::State={}", apt.display()),
-        format!("Dir::State::lists={}", apt.join("lists").display()),
-        format!("Dir::State::status={}", apt.join("status").display()),
-        format!("Dir::Cache={}", apt.join("cache").display()),
-        "Acquire::Languages=none".into(),
-        "Acquire::Retries=3".into(),
-        // apt's own user may not write below the home of whoever calls.
-        "APT::Sandbox::User=root".into(),
-        // Old suites are no longer signed anew; their signatures are checked.
-        "Acquire::Check-Valid-Until=false".into(),
-    ];
-    let tool = |program: &str| {
-        let mut command = Command::new(program);
-        for option in &options {
-            command.args(["-o", option]);
-        }
-        command
-    };
-    run(tool("apt-get").args(["update", "-qq", "--error-on=any"]))?;
-    let any = format!("linux-image-cloud-{architecture}");
-    let depends = output(tool("apt-cache").args(["depends", &any]))?;
-    let package = depends
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("Depends: "))
-        .find(|name| name.starts_with("linux-image-"))
-        .with_context(|| format!("{any} depends on no kernel"))?
-        .to_owned();
-    run(tool("apt-get").args(["download", "-qq", &package]).current_dir(&archives))?;
-    if kernel.architecture != Architecture::host() {
-        // With everything that they depend on: nothing is installed there, by an empty list of what is.
-        run(tool("apt-get")
-            .args(["install", "-qq", "--yes", "--download-only", "--no-install-recommends"])
-            .args(PROGRAMS))?;
-    }
-    let files = fs::read_dir(&archives)?.flatten().map(|entry| entry.path());
-    let packages: Vec<_> = files.filter(|path| path.extension().is_some_and(|e| e == "deb")).collect();
-    ensure!(!packages.is_empty(), "apt-get downloaded nothing");
-    Ok(packages)
+    let apt = Apt::new(kernel.suite, architecture, mirror, directory)?;
+    let package = apt.dependency(&format!("linux-image-cloud-{architecture}"), "linux-image-")?;
+    let more = if kernel.architecture == Architecture::host() { &[] } else { PROGRAMS };
+    apt.unpack(&package, more, root)
 }
 
 fn unpacked(root: &Path) -> Result<Files> {

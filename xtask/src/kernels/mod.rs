@@ -16,7 +16,7 @@ use anyhow::{Result, anyhow, ensure};
 use Architecture::{Arm, X86};
 
 use crate::{
-    debian::MIRROR,
+    apt::MIRROR,
     programs::{self, Program},
     release::{self, Architecture},
     shell::say,
