@@ -9,6 +9,7 @@ pub mod agent;
 pub mod bench;
 pub mod bpf;
 pub mod calls;
+pub mod deploy;
 pub mod every;
 pub mod frames;
 pub mod http;
