@@ -10,6 +10,7 @@ pub mod bench;
 pub mod bpf;
 pub mod calls;
 pub mod container;
+pub mod deploy;
 pub mod elf;
 pub mod every;
 pub mod frames;
