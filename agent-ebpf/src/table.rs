@@ -77,20 +77,21 @@ pub const fn number(slot: u64) -> Option<u32> {
 }
 
 impl Bucket {
-    /// The number of the entry with a hash's tag: of the last, where chance made two. Its key has to be compared.
+    /// The number of the entry with a hash's tag. Its key has to be compared. Where chance made two of one bucket alike,
+    /// once in 2⁴⁰ pairs, it is nobody's number.
     ///
-    /// Without branches, for which way it is cannot be predicted; `hide` keeps the compiler from making some again, and from
-    /// doing all slots at once, which takes more stack than the programs have.
+    /// Without branches, for which way it is cannot be predicted, and without a step that waits for the one before; `hide` keeps
+    /// the compiler from making branches again, and from doing all slots at once, which takes more stack than the programs have.
     #[inline(always)]
     pub fn find(&self, hash: u64, hide: impl Fn(u64) -> u64) -> Option<u32> {
         let mut found = 0;
         let mut i = 0;
         while i < WAYS {
             let slot = self.slots[i];
+            // 0 where the tags are the same: one less is below zero, and its sign all ones.
             let off = (slot ^ hash) >> NUMBER_BITS;
-            // Below zero where the tags differ; then all ones, else 0.
-            let differ = hide((hide(off.wrapping_neg()).cast_signed() >> 63).cast_unsigned());
-            found = hide(slot ^ ((slot ^ found) & differ));
+            let same = hide((hide(off.wrapping_sub(1)).cast_signed() >> 63).cast_unsigned());
+            found |= slot & same;
             i += 1;
         }
         number(found)

@@ -54,6 +54,12 @@ pub fn eventually<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Opt
     }
 }
 
+/// How often to do what is done often: so many times on a real processor, and `emulated` times in the guests of the kernel
+/// matrix (`GRAYLAG_EMULATED`, set by xtask/src/kernels/image.rs), whose processors are some twenty times slower.
+pub fn repetitions(real: usize, emulated: usize) -> usize {
+    if std::env::var_os("GRAYLAG_EMULATED").is_some() { emulated } else { real }
+}
+
 /// Monotonic time, which all processes of this machine share, and the kernel's programs with them.
 pub fn monotonic() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);

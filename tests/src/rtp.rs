@@ -2,7 +2,7 @@
 //! observer must make of it, by definition and not by the code under test.
 #![allow(unsafe_code)] // a socket option that no library of ours has
 
-use std::{collections::BTreeSet, net::UdpSocket, os::fd::AsRawFd, time::Duration};
+use std::{collections::BTreeSet, net::UdpSocket, ops::Add, os::fd::AsRawFd, time::Duration};
 
 use crate::random::Random;
 
@@ -17,6 +17,8 @@ pub struct Stream {
     pub bytes: usize,
     /// TURN channel around each packet, 0 for none.
     pub channel: u16,
+    /// Ticks of its clock from one packet to the next.
+    pub ticks: u32,
 }
 
 /// What an observer counts.
@@ -32,10 +34,23 @@ pub struct Expected {
     pub duplicated: u64,
 }
 
+impl Add for Expected {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            received: self.received + other.received,
+            lost: self.lost + other.lost,
+            reordered: self.reordered + other.reordered,
+            duplicated: self.duplicated + other.duplicated,
+        }
+    }
+}
+
 impl Stream {
     /// Opus, 20 ms a packet.
     pub const fn audio(ssrc: u32) -> Self {
-        Self { ssrc, payload_type: 111, bytes: 80, channel: 0 }
+        Self { ssrc, payload_type: 111, bytes: 80, channel: 0, ticks: 960 }
     }
 
     /// One packet; its number is taken modulo 2¹⁶.
@@ -47,7 +62,7 @@ impl Stream {
         }
         packet.extend([0x80, self.payload_type]);
         packet.extend((number as u16).to_be_bytes());
-        packet.extend((number as u32).wrapping_mul(960).to_be_bytes());
+        packet.extend((number as u32).wrapping_mul(self.ticks).to_be_bytes());
         packet.extend(self.ssrc.to_be_bytes());
         packet.resize(packet.len() + self.bytes, 0x5a);
         packet

@@ -11,6 +11,7 @@ use graylag_ebpf::{
 use graylag_tests::{
     frames::{self, ETHERNET, FRAGMENT, UDP_LENGTH, behind, datagram, tagged, with, with_byte},
     random::Random,
+    repetitions,
     rtp::{Stream, expected, order},
     trial::{FLOWS, path_of, paths, show, socket, socket6, trial},
 };
@@ -314,15 +315,15 @@ impl Call {
 
 #[test]
 fn noise_is_no_news_and_hides_none() {
-    const PACKETS: usize = 300_000;
-    const STREAM: u64 = 9000;
+    let count = repetitions(300_000, 15_000);
+    let in_call = count as u64 * 3 / 100;
     let trial = trial();
     let mut random = Random::new(1);
-    let mut call = Call::new(7, STREAM);
+    let mut call = Call::new(7, in_call);
     call.go_on(&trial);
     let (mut shown, mut refused) = (0u64, 0);
     let mut packets = 0u64;
-    for i in 0..PACKETS {
+    for i in 0..count {
         if i % 25 == 0 {
             call.go_on(&trial);
         }
@@ -368,20 +369,21 @@ fn noise_is_no_news_and_hides_none() {
     let of = |counter: MediaCounter| counters[counter as usize];
     let paths = paths(&trial);
     println!("{shown} shown, {refused} refused by the kernel; {counters:?}; {} paths", paths.len());
-    assert!(shown as usize > PACKETS * 9 / 10);
+    assert!(shown as usize > count * 9 / 10);
 
     // The budget holds, and it was needed.
     let live = of(MediaCounter::FlowCreated) - of(MediaCounter::FlowReplaced);
     assert!(live <= u64::from(FLOWS), "{live}");
-    assert!(of(MediaCounter::FlowRefused) > 0 && of(MediaCounter::FlowReplaced) > 0, "{counters:?}");
+    assert!(of(MediaCounter::FlowRefused) + of(MediaCounter::FlowReplaced) > 1000, "{counters:?}");
     assert!(trial.flows().unwrap().len() as u32 <= FLOWS);
-    // Every sort of what is not covered was told.
-    for counter in MediaCounter::NOT_COVERED {
-        assert!(of(counter) > 100, "{counter:?}: {counters:?}");
+    // Every sort of what is not covered was told. Whether a flow was refused or took another's place is a matter of how
+    // young the others were.
+    for counter in MediaCounter::NOT_COVERED.into_iter().filter(|c| *c != MediaCounter::FlowRefused) {
+        assert!(of(counter) > count as u64 / 3000, "{counter:?}: {counters:?}");
     }
     // Nothing is counted twice.
     let counted: u64 = paths.iter().flat_map(|(_, both)| both).flat_map(|counts| counts.groups).sum();
-    assert!(counted <= packets + 2 * STREAM + 2000, "{counted} of {packets}");
+    assert!(counted <= packets + 2 * in_call + 2000, "{counted} of {packets}");
 
     // The call is told to the packet, and nothing else is told of anybody.
     let mut found = path_of(&paths, call.remote.ip());

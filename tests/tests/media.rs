@@ -72,15 +72,6 @@ fn both(scrape: &Scrape) -> (Expected, Expected) {
     (counted(scrape, "receive"), counted(scrape, "transmit"))
 }
 
-fn plus(a: Expected, b: Expected) -> Expected {
-    Expected {
-        received: a.received + b.received,
-        lost: a.lost + b.lost,
-        reordered: a.reordered + b.reordered,
-        duplicated: a.duplicated + b.duplicated,
-    }
-}
-
 /// A socket of each host, connected to the other's.
 fn joined(pair: &Pair, server: IpAddr, port: u16) -> (UdpSocket, UdpSocket) {
     let client = if server.is_ipv4() { address::CLIENT_V4 } else { address::CLIENT_V6 };
@@ -94,7 +85,7 @@ fn joined(pair: &Pair, server: IpAddr, port: u16) -> (UdpSocket, UdpSocket) {
 
 /// What came on top of what was counted before must be this.
 fn until(agent: &Agent, before: (Expected, Expected), receive: Expected, transmit: Expected) {
-    agent.until(SOON, &(plus(before.0, receive), plus(before.1, transmit)), both);
+    agent.until(SOON, &(before.0 + receive, before.1 + transmit), both);
 }
 
 #[test]
@@ -112,7 +103,7 @@ fn both_directions_of_both_families_are_counted_to_the_packet() {
                 (order(seed, 64_900, 1500, per_thousand), order(seed + 50, 100, 1000, per_thousand));
             rtp::send(&outside, &Stream::audio(0x1000 + seed as u32), &there);
             rtp::send(&inside, &Stream::audio(0x2000 + seed as u32), &back);
-            (receive, transmit) = (plus(receive, expected(&there)), plus(transmit, expected(&back)));
+            (receive, transmit) = (receive + expected(&there), transmit + expected(&back));
             udp::drain(&outside);
             udp::drain(&inside);
         }
@@ -133,7 +124,7 @@ fn batches_that_the_kernel_cuts_up_later_are_counted_by_the_packet() {
             let sent = order(u64::from(ssrc), 65_000, 2000, 20);
             let stream = Stream { bytes, ..Stream::audio(ssrc) };
             rtp::send_batches(&inside, &stream, &sent, 40);
-            transmit = plus(transmit, expected(&sent));
+            transmit = transmit + expected(&sent);
         }
     }
     until(&agent, before, Expected::default(), transmit);
@@ -165,7 +156,7 @@ fn streams_in_turn_channels_and_several_in_a_flow_are_told_apart() {
         }
     }
     for order in &orders {
-        receive = plus(receive, expected(order));
+        receive = receive + expected(order);
     }
     until(&agent, before, receive, Expected::default());
 }
@@ -244,7 +235,7 @@ fn tags_options_and_extension_headers_are_seen_through() {
             let datagram = datagram(&stream, *number);
             frames.push(frame(tags, &ip(datagram.len()), &datagram));
         }
-        receive = plus(receive, expected(&sent));
+        receive = receive + expected(&sent);
     }
     // A later fragment has no ports, ESP no datagram, and what claims to be longer than it is is damaged: none is counted.
     let damaged = datagram(&Stream::audio(1), 1);

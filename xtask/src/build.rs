@@ -108,6 +108,8 @@ fn kernel_cargo(subcommand: &str, kind: Kind) -> Result<Command> {
     // Stable Rust with -Z build-std: no prebuilt `core` exists for bpfel, and no nightly is needed for this.
     let mut flags = vec![
         format!("-Clinker={}", linker.display()),
+        // 32-bit arithmetic and jumps (Linux 5.1), which programs for the first BPF emulate with shifts.
+        "-Ctarget-cpu=v3".into(),
         "-Cdebuginfo=2".into(),
         "-Clink-arg=--btf".into(),
         format!("--cfg=bpf_target_arch=\"{arch}\""),

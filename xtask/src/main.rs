@@ -52,7 +52,7 @@ enum Command {
         #[arg(long, num_args = 0.., value_name = "ARGUMENT", allow_hyphen_values = true)]
         end_to_end: Option<Vec<String>>,
     },
-    /// The tests of the TCP cases on stock Debian kernels in QEMU
+    /// The tests of the kernel matrix on stock Debian kernels in QEMU
     Kernels {
         /// Only this one, by version or suite
         only: Option<String>,

@@ -74,7 +74,7 @@ pub(crate) fn kernels_only(only: Option<&str>) -> Result<()> {
     setup::test()?;
     let agent = build::agent()?;
     build::both_ebpf()?;
-    finish(&kernels::all(&agent, &programs::build(END_TO_END)?, only)?)
+    finish(&kernels::all(&agent, &programs::build(&kernels::programs())?, only)?)
 }
 
 fn finish(tally: &Tally) -> Result<()> {

@@ -86,10 +86,11 @@ impl Datagram {
         datagram
     }
 
-    /// Sets the addresses, which the key holds as this host sees them.
+    /// Sets the addresses, which the key holds as this host sees them. `direction` is its own, here and below: a constant of
+    /// the program where the compiler sees it as one.
     #[inline(always)]
-    pub fn set_addresses(&mut self, source: Address, destination: Address) {
-        let (local, remote) = match self.direction {
+    pub fn set_addresses(&mut self, direction: Direction, source: Address, destination: Address) {
+        let (local, remote) = match direction {
             Direction::Receive => (destination, source),
             Direction::Transmit => (source, destination),
         };
@@ -100,14 +101,14 @@ impl Datagram {
 
     /// The same for IPv4.
     #[inline(always)]
-    pub fn set_ipv4(&mut self, source: u32, destination: u32) {
-        self.set_addresses([0, 0, V4_MAPPED, source], [0, 0, V4_MAPPED, destination]);
+    pub fn set_ipv4(&mut self, direction: Direction, source: u32, destination: u32) {
+        self.set_addresses(direction, [0, 0, V4_MAPPED, source], [0, 0, V4_MAPPED, destination]);
     }
 
     /// Sets the ports.
     #[inline(always)]
-    pub fn set_ports(&mut self, source: u16, destination: u16) {
-        let (local, remote) = match self.direction {
+    pub fn set_ports(&mut self, direction: Direction, source: u16, destination: u16) {
+        let (local, remote) = match direction {
             Direction::Receive => (destination, source),
             Direction::Transmit => (source, destination),
         };

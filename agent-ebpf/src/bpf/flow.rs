@@ -54,7 +54,7 @@ programs! {
 fn observe(packet: Packet, direction: Direction, link: u32) {
     let mut datagram = MaybeUninit::uninit();
     let datagram = Datagram::begin(&mut datagram, direction);
-    match quick(packet, link, datagram) {
+    match quick(packet, link, direction, datagram) {
         Quick::Datagram => {}
         Quick::Other => return,
         Quick::Unclear => {
@@ -63,11 +63,11 @@ fn observe(packet: Packet, direction: Direction, link: u32) {
             }
         }
     }
-    account(packet, datagram);
+    account(packet, direction, datagram);
 }
 
 #[inline(always)]
-fn account(packet: Packet, datagram: &mut Datagram) {
+fn account(packet: Packet, direction: Direction, datagram: &mut Datagram) {
     let hash = maps::hash_of(&datagram.words);
     let Some(flow) = find(datagram, hash).or_else(|| FLOW_TABLE.entry(media_make(datagram))) else {
         return;
@@ -80,11 +80,11 @@ fn account(packet: Packet, datagram: &mut Datagram) {
     datagram.path = flow.path;
     datagram.created = flow.created_ns as u32;
     let kind = datagram.open(packet);
-    let Some(traffic) = maps::traffic(datagram.path, datagram.direction) else { return };
+    let Some(traffic) = maps::traffic(datagram.path, direction) else { return };
     traffic.last_ns = datagram.clock.coarse_ns;
     traffic.bytes += u64::from(datagram.bytes);
     maps::bump(&mut traffic.packets, group(kind), u64::from(datagram.segments));
-    let half = flow.half_mut(datagram.direction);
+    let half = flow.half_mut(direction);
     let first =
         half.count(moment(datagram.clock.coarse_ns), datagram.segments, u64::from(datagram.bytes), kind);
     if datagram.channel != 0 {

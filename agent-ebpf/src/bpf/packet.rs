@@ -10,6 +10,7 @@ use core::{arch::asm, mem::MaybeUninit};
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
 use graylag_ebpf::{
     bytes::{Bytes, be16},
+    counter::Direction,
     media::MediaCounter,
 };
 
@@ -221,7 +222,7 @@ pub enum Quick {
 
 /// Looks at a packet whose network header is at `link` bytes.
 #[inline(always)]
-pub fn quick(packet: Packet, link: u32, out: &mut Datagram) -> Quick {
+pub fn quick(packet: Packet, link: u32, direction: Direction, out: &mut Datagram) -> Quick {
     let linear = Linear(packet);
     let protocol = if link == 0 {
         packet.protocol()
@@ -240,7 +241,7 @@ pub fn quick(packet: Packet, link: u32, out: &mut Datagram) -> Quick {
             if head[0] != 0x45 || be16(head[6], head[7]) & (MORE_FRAGMENTS | FRAGMENT_OFFSET) != 0 {
                 return Quick::Unclear;
             }
-            out.set_ipv4(word(&head, 12), word(&head, 16));
+            out.set_ipv4(direction, word(&head, 12), word(&head, 16));
             link + IPV4_HEADER
         }
         IPV6 => {
@@ -250,14 +251,14 @@ pub fn quick(packet: Packet, link: u32, out: &mut Datagram) -> Quick {
             }
             let address =
                 |at| [word(&head, at), word(&head, at + 4), word(&head, at + 8), word(&head, at + 12)];
-            out.set_addresses(address(8), address(24));
+            out.set_addresses(direction, address(8), address(24));
             link + IPV6_HEADER
         }
         VLAN | VLAN_OUTER => return Quick::Unclear,
         _ => return Quick::Other,
     };
     match linear.read(at) {
-        Some(head) if udp(packet, &head, at, false, out) => Quick::Datagram,
+        Some(head) if udp(packet, &head, at, false, direction, out) => Quick::Datagram,
         _ => Quick::Unclear,
     }
 }
@@ -315,7 +316,7 @@ fn find(packet: Copied, link: u32, out: &mut Datagram) -> Result<bool, MediaCoun
                 return Err(MediaCounter::Fragment);
             }
             let addresses: [u8; 8] = packet.read(at + 12).ok_or(malformed)?;
-            out.set_ipv4(word(&addresses, 0), word(&addresses, 4));
+            out.set_ipv4(out.direction, word(&addresses, 0), word(&addresses, 4));
             (at + header, fragment & MORE_FRAGMENTS != 0)
         }
         IPV6 => {
@@ -325,13 +326,13 @@ fn find(packet: Copied, link: u32, out: &mut Datagram) -> Result<bool, MediaCoun
             }
             let Some(found) = behind_extensions(packet, at + IPV6_HEADER, head[6])? else { return Ok(false) };
             let source: [u32; 4] = packet.words(at + 8).ok_or(malformed)?;
-            out.set_addresses(source, packet.words(at + 24).ok_or(malformed)?);
+            out.set_addresses(out.direction, source, packet.words(at + 24).ok_or(malformed)?);
             found
         }
         _ => return Ok(false),
     };
     let head = packet.read(at).ok_or(malformed)?;
-    if udp(packet.0, &head, at, more_fragments, out) { Ok(true) } else { Err(malformed) }
+    if udp(packet.0, &head, at, more_fragments, out.direction, out) { Ok(true) } else { Err(malformed) }
 }
 
 #[inline(always)]
@@ -386,6 +387,7 @@ fn udp(
     head: &[u8; UDP_HEADER as usize],
     at: u32,
     more_fragments: bool,
+    direction: Direction,
     out: &mut Datagram,
 ) -> bool {
     let length = u32::from(be16(head[4], head[5]));
@@ -402,7 +404,7 @@ fn udp(
     } else {
         return false;
     };
-    out.set_ports(be16(head[0], head[1]), be16(head[2], head[3]));
+    out.set_ports(direction, be16(head[0], head[1]), be16(head[2], head[3]));
     out.start = at + UDP_HEADER;
     out.bytes = end.saturating_sub(at + UDP_HEADER);
     true

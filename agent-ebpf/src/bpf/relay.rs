@@ -57,7 +57,8 @@ fn observe(ctx: &SkBuffContext, direction: Direction) {
     let mut datagram = MaybeUninit::uninit();
     let datagram = Datagram::begin(&mut datagram, direction);
     // Fragments have been put together here, or are not yet made; what else is not simple is not media.
-    if !matches!(quick(packet, 0, datagram), Quick::Datagram) || datagram.open(packet) != Kind::Rtp {
+    if !matches!(quick(packet, 0, direction, datagram), Quick::Datagram) || datagram.open(packet) != Kind::Rtp
+    {
         return;
     }
     let Some((sk, _)) = socket_of(ctx) else { return };

@@ -86,16 +86,22 @@ fn next(datagram: &mut Datagram, half: &mut Half) -> bool {
     is_next(&mut half.cursor, &header, datagram)
 }
 
-/// Takes the next packet of a stream in good health, and records its jitter from time to time.
+/// Takes the next packet of a stream in good health.
 #[inline(always)]
 fn is_next(cursor: &mut Cursor, header: &Header, datagram: &mut Datagram) -> bool {
-    if !rtp::accept_next(cursor, header, &mut datagram.clock) {
-        return false;
+    let is_next = rtp::accept_next(cursor, header, &mut datagram.clock);
+    if is_next {
+        now_and_then(cursor, header, datagram);
     }
+    is_next
+}
+
+/// Records the jitter of a stream whose clock is known: with its newest packet, from time to time.
+#[inline(always)]
+fn now_and_then(cursor: &Cursor, header: &Header, datagram: &Datagram) {
     if header.sequence.is_multiple_of(JITTER_EVERY) {
         sample(datagram.path, datagram.direction, cursor.jitter_ns());
     }
-    true
 }
 
 #[inline(never)]
@@ -139,7 +145,11 @@ fn any(datagram: &mut Datagram, half: &mut Half) {
         path.count(Event::Received, 1);
         return;
     }
-    rtp::accept(cursor, tally, &header, maps::clock_of(&CLOCKS), &mut datagram.clock, &mut path);
+    let known = cursor.clock != 0;
+    let newest = rtp::accept(cursor, tally, &header, maps::clock_of(&CLOCKS), &mut datagram.clock, &mut path);
+    if newest && known {
+        now_and_then(cursor, &header, datagram);
+    }
 }
 
 /// A walk over the segments of an offloaded datagram.

@@ -55,7 +55,7 @@ pub(super) const DONE: &str = "GRAYLAG-GUEST: done";
 
 /// The guest's first process. Whatever fails, it goes on to the end: what is missing shows in what was said.
 const INIT: &str = "#!/bin/sh
-export PATH=/bin RUST_BACKTRACE=0 GRAYLAG_BIN=/bin/graylag
+export PATH=/bin RUST_BACKTRACE=0 GRAYLAG_BIN=/bin/graylag GRAYLAG_EMULATED=1
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
 mount -t tmpfs run /run
 mount -t cgroup2 none /sys/fs/cgroup; mount -t bpf bpf /sys/fs/bpf

@@ -6,6 +6,7 @@ mod image;
 mod linked;
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     thread,
     time::Instant,
@@ -81,7 +82,7 @@ const KERNELS: &[Kernel] = &[
 /// The test programs that run in every guest.
 const TESTS: &[&str] = &["verifier", "degraded", "tcp_cases"];
 /// And where the kernel has what media takes (`bpf_loop`, Linux 5.17).
-const WITH_MEDIA: &[&str] = &["verifier", "degraded", "tcp_cases", "media"];
+const WITH_MEDIA: &[&str] = &["verifier", "degraded", "tcp_cases", "media", "hostile", "streams"];
 /// Guests at once. An emulated processor keeps a real one busy, and its tests are as patient as elsewhere.
 const AT_ONCE: usize = 2;
 
@@ -129,6 +130,13 @@ fn foreign() -> Result<(PathBuf, Vec<Program>)> {
         .collect();
     let cargo = release::cargo(Path::new("cargo"), Arm)?;
     Ok((agent, programs::build_with(cargo, Arm.target(), &chosen)?))
+}
+
+/// The test programs that run in any of the guests, in cargo's words.
+pub(crate) fn programs() -> Vec<&'static str> {
+    let names: BTreeSet<&str> = KERNELS.iter().flat_map(|kernel| kernel.tests).copied().collect();
+    let each = names.into_iter().flat_map(|name| ["--test", name]);
+    ["--package", "graylag-tests"].into_iter().chain(each).collect()
 }
 
 fn prepare(kernel: &Kernel, agent: &Path, programs: &[Program]) -> Result<image::Image> {
