@@ -27,6 +27,7 @@ pub mod outcome;
 pub mod path_state;
 pub mod record;
 pub mod relay;
+pub mod rhythm;
 pub mod rtp;
 pub mod session;
 pub mod stun;
@@ -34,4 +35,4 @@ pub mod table;
 
 /// Version of the map and record layouts; change it with any change to [`key`], [`record`] or [`counter`]. What others read has
 /// a version of its own ([`path_state::VERSION`]).
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

@@ -9,7 +9,12 @@ use super::code;
 use crate::{
     config::Config,
     engine::{Availability, Facts, release},
-    kernel::{Kernel, ProgramState, Watched, privileges, programs::Signal},
+    kernel::{
+        Kernel, ProgramState, Watched,
+        path_map::{PathMapError, Pin},
+        privileges,
+        programs::Signal,
+    },
     run,
 };
 
@@ -62,6 +67,9 @@ pub fn check(config: Option<&Path>, json: bool) -> Result<u8> {
             let facts = Facts::of(&kernel, config.node.clone(), settings.limits);
             report.environment = environment(&mut kernel);
             report.environment.extend(run::try_interfaces(&config, &mut kernel)?.iter().map(interface));
+            report
+                .environment
+                .extend(run::look_at_path_map(&config).map(|(path, found)| path_map(path, &found)));
             report.programs = facts.programs.iter().map(|(name, state)| program(name, state)).collect();
             report.signals = facts.signals().map(|signal| self::signal(&facts, signal)).collect();
             report.map_memory_bytes = Some(kernel.map_memory());
@@ -124,6 +132,20 @@ fn environment(kernel: &mut Kernel) -> Vec<Item> {
         kprobes,
         softirqs,
     ]
+}
+
+/// What stands where the map of path states is to be pinned.
+fn path_map(path: &Path, found: &Result<Pin, PathMapError>) -> Item {
+    let (state, detail) = match found {
+        Ok(Pin::None) => ("available", "would be made".to_owned()),
+        Ok(Pin::Left) => ("available", "would be taken over, and emptied".to_owned()),
+        Ok(Pin::Other) => {
+            ("available", "of another version or with other limits: would be replaced".to_owned())
+        }
+        Ok(Pin::InUse) => ("available", "an agent writes to it now".to_owned()),
+        Err(error) => ("refused", format!("{error}; {}", error.remedy())),
+    };
+    Item::new("path map", state, Some(format!("{}: {detail}", path.display())))
 }
 
 fn interface((name, outcome): &Watched) -> Item {

@@ -4,6 +4,7 @@
 //! return value of [`Engine::absorb`], at once.
 
 mod facts;
+mod losing;
 mod report;
 
 use std::{

@@ -12,7 +12,7 @@ mod load;
 mod maps;
 mod media;
 pub mod netns;
-mod path_map;
+pub mod path_map;
 pub mod privileges;
 pub mod programs;
 pub mod settings;

@@ -127,15 +127,53 @@ const fn trie_key(key: &Key) -> lpm_trie::Key<Raw<Address>> {
     lpm_trie::Key::new(key.bits, Raw(key.address))
 }
 
+/// What an agent would find at a pin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pin {
+    /// Nothing: it would be made.
+    None,
+    /// A map that would be taken over.
+    Left,
+    /// A map of another version or size, which would be replaced.
+    Other,
+    /// Another agent writes there.
+    InUse,
+}
+
+/// Looks at a pin and changes nothing.
+pub fn look(path: &Path, entries: u32) -> Result<Pin, PathMapError> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    is_on_bpffs(directory)?;
+    if !directory.exists() {
+        return Ok(Pin::None);
+    }
+    let failed = |error| PathMapError::Directory { path: directory.into(), error };
+    let file = File::open(directory).map_err(failed)?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => return Ok(Pin::InUse),
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
+        Ok(()) => {}
+    }
+    Ok(match found(path)? {
+        None => Pin::None,
+        Some((_, shape)) if shape == shape_of(entries + 1) => Pin::Left,
+        Some(_) => Pin::Other,
+    })
+}
+
+/// Whether what would be made in a directory would be in a BPF file system.
+fn is_on_bpffs(directory: &Path) -> Result<(), PathMapError> {
+    let there = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let kind = rustix::fs::statfs(there)
+        .map_err(|error| PathMapError::Directory { path: directory.into(), error: error.into() })?;
+    if kind.f_type as u32 == BPFFS { Ok(()) } else { Err(PathMapError::NotBpffs(directory.into())) }
+}
+
 /// Makes the directory, and makes sure that nobody else writes to a map in it: two agents would each remove what the other says.
 fn lock(directory: &Path) -> Result<File, PathMapError> {
     let failed = |error| PathMapError::Directory { path: directory.into(), error };
     // Before anything is made: it would be left in another file system.
-    let there = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-    let kind = rustix::fs::statfs(there).map_err(|error| failed(error.into()))?;
-    if kind.f_type as u32 != BPFFS {
-        return Err(PathMapError::NotBpffs(directory.into()));
-    }
+    is_on_bpffs(directory)?;
     DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory).map_err(failed)?;
     let file = File::open(directory).map_err(failed)?;
     match file.try_lock() {
@@ -145,8 +183,16 @@ fn lock(directory: &Path) -> Result<File, PathMapError> {
     }
 }
 
-/// The map that an earlier agent left. One of another size or version is removed.
-fn left(path: &Path, entries: u32) -> Result<Option<MapData>, PathMapError> {
+/// Sizes of key and value, entries, flags.
+type Shape = (u32, u32, u32, u32);
+
+/// What this version makes.
+const fn shape_of(entries: u32) -> Shape {
+    (size_of::<Key>() as u32, size_of::<Entry>() as u32, entries, FLAGS)
+}
+
+/// The map of graylag's that is there, and its shape.
+fn found(path: &Path) -> Result<Option<(MapData, Shape)>, PathMapError> {
     let refused = |error: String| PathMapError::Refused { path: path.into(), error };
     let data = match MapData::from_pin(path) {
         Ok(data) => data,
@@ -165,9 +211,17 @@ fn left(path: &Path, entries: u32) -> Result<Option<MapData>, PathMapError> {
     if !matches!(info.map_type(), Ok(MapType::LpmTrie)) || info.name_as_str() != Some(NAME) {
         return Err(PathMapError::Foreign(path.into()));
     }
-    let found = (info.key_size(), info.value_size(), info.max_entries(), info.map_flags());
-    if found == (size_of::<Key>() as u32, size_of::<Entry>() as u32, entries, FLAGS) {
-        return Ok(Some(data));
+    let shape = (info.key_size(), info.value_size(), info.max_entries(), info.map_flags());
+    Ok(Some((data, shape)))
+}
+
+/// The map that an earlier agent left. One of another size or version is removed.
+fn left(path: &Path, entries: u32) -> Result<Option<MapData>, PathMapError> {
+    let refused = |error: String| PathMapError::Refused { path: path.into(), error };
+    match found(path)? {
+        None => return Ok(None),
+        Some((data, shape)) if shape == shape_of(entries) => return Ok(Some(data)),
+        Some(_) => {}
     }
     tracing::warn!(
         "{} was made by another version or with other limits, and is replaced: readers must open it again",
@@ -180,8 +234,8 @@ fn left(path: &Path, entries: u32) -> Result<Option<MapData>, PathMapError> {
 /// A new map.
 fn pinned(path: &Path, entries: u32) -> Result<MapData, PathMapError> {
     let refused = |error: String| PathMapError::Refused { path: path.into(), error };
-    let (key, value) = (size_of::<Key>() as u32, size_of::<Entry>() as u32);
-    let definition = aya_obj::Map::new_from_params(MapType::LpmTrie as u32, key, value, entries, FLAGS);
+    let (key, value, entries, flags) = shape_of(entries);
+    let definition = aya_obj::Map::new_from_params(MapType::LpmTrie as u32, key, value, entries, flags);
     let data = MapData::create(definition, NAME, None).map_err(|error| refused(chain(&error)))?;
     data.pin(path).map_err(|error| refused(chain(&error)))?;
     fs::set_permissions(path, fs::Permissions::from_mode(MODE))
