@@ -33,6 +33,12 @@ fn after(a: u32, b: u32) -> bool {
 }
 
 impl Exchange {
+    /// Whether what arrives is data, and no FIN; `received` is the low half of `bytes_received`.
+    #[inline(always)]
+    pub const fn is_data(&self, received: u32) -> bool {
+        received != self.received
+    }
+
     /// The client hands data to TCP, before it is sent; `seq` is the sequence number of its first byte.
     #[inline(always)]
     pub fn client_sends(&mut self, now: u64, seq: u32) {
@@ -60,8 +66,8 @@ impl Exchange {
     /// Returns how long the answered request waited, in nanoseconds.
     #[inline(always)]
     pub fn client_received(&mut self, now: u64, acked: u32, received: u32) -> Option<u64> {
-        if received == self.received {
-            return None; // a FIN, not data
+        if !self.is_data(received) {
+            return None;
         }
         self.received = received;
         self.acked = acked;
@@ -83,7 +89,7 @@ impl Exchange {
     /// its answer yet ([`Self::server_sent`]): the peer has it, and asks again.
     #[inline(always)]
     pub fn server_received(&mut self, now: u64, received: u32, seq: u32) -> Option<u64> {
-        if received == self.received {
+        if !self.is_data(received) {
             return None;
         }
         self.received = received;

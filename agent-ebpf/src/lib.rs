@@ -27,6 +27,7 @@ pub mod outcome;
 pub mod path_state;
 pub mod record;
 pub mod relay;
+pub mod rhythm;
 pub mod rtp;
 pub mod session;
 pub mod stun;
@@ -35,4 +36,4 @@ pub mod table;
 /// Version of the map and record layouts, and of the checkpoint that one agent leaves for the next; change it with any change to what these are or
 /// mean. What others read has
 /// a version of its own ([`path_state::VERSION`]).
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

@@ -7,6 +7,7 @@ use crate::{
     exchange::Exchange,
     key::{PathKey, Tuple},
     outcome::Outcome,
+    rhythm::Rhythm,
 };
 
 /// Retransmission kinds, `graylag.retransmit.type`.
@@ -111,6 +112,8 @@ pub struct Conn {
     pub sampled_ns: u64,
     /// The turn under way.
     pub exchange: Exchange,
+    /// When it was last heard, and how regularly it is.
+    pub rhythm: Rhythm,
     /// `segs_in` already counted.
     pub segments_in: u32,
     /// `segs_out` already counted.
@@ -146,7 +149,18 @@ impl Conn {
     #[inline(always)]
     pub const fn waiting_for(&self, id: u64, kind: u32, since_ns: u64) -> Waiting {
         let syn_retransmitted = self.syn_retransmitted;
-        Waiting { path: self.path, kind, id, since_ns, syn_retransmitted, reserved: 0 }
+        let Rhythm { heard_ns, usual, .. } = self.rhythm;
+        Waiting {
+            path: self.path,
+            kind,
+            id,
+            since_ns,
+            heard_ns,
+            syn_retransmitted,
+            usual,
+            segments_in: 0,
+            reserved: 0,
+        }
     }
 }
 
@@ -186,6 +200,8 @@ pub mod waiting {
     pub const FIRST_BYTE: u32 = 1 << 1;
     /// First byte of a later answer.
     pub const RESPONSE: u32 = 1 << 2;
+    /// Nothing that was asked: it is spoken to regularly ([`crate::rhythm`]). A connection may wait for an answer as well.
+    pub const SPOKEN: u32 = 1 << 4;
     /// Nothing: its socket is gone, and the event that should have ended it was missed.
     pub const STALE: u32 = 1 << 3;
 }
@@ -196,14 +212,20 @@ pub mod waiting {
 pub struct Waiting {
     /// Whose path.
     pub path: PathKey,
-    /// One bit of [`waiting`].
+    /// One bit of [`waiting`], and perhaps [`waiting::SPOKEN`].
     pub kind: u32,
     /// Key of the connection.
     pub id: u64,
     /// Since when, monotonic nanoseconds.
     pub since_ns: u64,
+    /// When data last arrived; 0 before.
+    pub heard_ns: u64,
     /// SYN retransmissions so far.
     pub syn_retransmitted: u32,
+    /// Its usual silence, where it is spoken to regularly: [`crate::rhythm::Rhythm::usual`].
+    pub usual: u32,
+    /// `segs_in` now, where it is spoken to regularly: whether anything at all still arrives.
+    pub segments_in: u32,
     /// Zero.
     pub reserved: u32,
 }
@@ -249,8 +271,8 @@ mod tests {
     #[test]
     fn records_have_no_holes() {
         assert_eq!(size_of::<PathRecord>(), 32 + size_of::<PathStats>());
-        assert_eq!(size_of::<Waiting>(), 56);
+        assert_eq!(size_of::<Waiting>(), 72);
         assert_eq!(size_of::<HalfOpenRecord>(), 40 + size_of::<HalfOpen>());
-        assert_eq!(size_of::<Conn>(), 28 + 4 + 16 + 32 + 24);
+        assert_eq!(size_of::<Conn>(), 28 + 4 + 16 + 32 + 16 + 24);
     }
 }

@@ -6,6 +6,7 @@ use std::{
     fmt::Write as _,
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
+    os::unix::net::UnixStream,
     thread,
     time::{Duration, Instant},
 };
@@ -74,29 +75,59 @@ impl Node {
     }
 }
 
-fn haproxy(host: &Host, nodes: &[&Node]) -> (Process, Directory) {
-    let mut config = format!(
-        "global\n  log stderr format raw local0 warning\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  \
-         timeout server 60s\nlisten calls\n  bind {FRONT}\n  balance roundrobin\n"
-    );
-    for (i, node) in nodes.iter().enumerate() {
-        let Node { address, .. } = node;
-        // As docs/operations.md says.
-        let _ = writeln!(
-            config,
-            "  server node{i} {address}:{SIGNALLING} weight 100 agent-check agent-port {AGENT_CHECK} agent-inter 500ms"
+/// Both ways of docs/operations.md: calls go by the agent-check, and beside it the same nodes are asked for `/health/node`.
+struct Haproxy {
+    _process: Process,
+    directory: Directory,
+}
+
+impl Haproxy {
+    fn start(host: &Host, nodes: &[&Node]) -> Self {
+        let directory = Directory::new();
+        let socket = directory.path().join("haproxy.sock");
+        let mut config = format!(
+            "global\n  log stderr format raw local0 warning\n  stats socket {} mode 600 level user\ndefaults\n  mode tcp\n  \
+             timeout connect 5s\n  timeout client 60s\n  timeout server 60s\nlisten calls\n  bind {FRONT}\n  balance roundrobin\n",
+            socket.display()
         );
+        for (i, Node { address, .. }) in nodes.iter().enumerate() {
+            let _ = writeln!(
+                config,
+                "  server node{i} {address}:{SIGNALLING} weight 100 agent-check agent-port {AGENT_CHECK} agent-inter 500ms"
+            );
+        }
+        config.push_str("backend asked\n  option httpchk GET /health/node\n  http-check expect status 200\n");
+        for (i, Node { address, .. }) in nodes.iter().enumerate() {
+            let _ =
+                writeln!(config, "  server node{i} {address}:{SIGNALLING} check port {HEALTH} inter 500ms");
+        }
+        let path = directory.write("haproxy.cfg", &config);
+        Self { _process: Process::start(host.command("haproxy").arg("-db").arg("-f").arg(path)), directory }
     }
-    let directory = Directory::new();
-    let path = directory.write("haproxy.cfg", &config);
-    (Process::start(host.command("haproxy").arg("-db").arg("-f").arg(path)), directory)
+
+    /// What it thinks of each node, by the answers of `/health/node`.
+    fn asked(&self) -> Option<Vec<String>> {
+        let mut stream = UnixStream::connect(self.directory.path().join("haproxy.sock")).ok()?;
+        stream.write_all(b"show stat\n").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        let mut lines = text.lines().map(|line| line.split(',').collect::<Vec<_>>());
+        let status = lines.next()?.iter().position(|name| *name == "status")?;
+        let asked = lines.filter(|line| line.first() == Some(&"asked") && line[1].starts_with("node"));
+        Some(asked.map(|line| line[status].to_owned()).collect())
+    }
+
+    #[track_caller]
+    fn until(&self, expected: [&str; 2]) {
+        eventually(&format!("{expected:?}"), SOON, || (self.asked()? == expected).then_some(()));
+    }
 }
 
 #[test]
 fn a_balancer_leaves_a_gray_node_alone_and_comes_back_to_it() {
     let balancer = Host::new();
     let (a, b) = (Node::start(&balancer, 1), Node::start(&balancer, 2));
-    let _haproxy = haproxy(&balancer, &[&a, &b]);
+    let haproxy = Haproxy::start(&balancer, &[&a, &b]);
     // An agent takes sessions of its first seconds for older than it is.
     thread::sleep(Duration::from_secs(21));
     let watch = Watch::start(&a.agent);
@@ -109,6 +140,7 @@ fn a_balancer_leaves_a_gray_node_alone_and_comes_back_to_it() {
     call_through(&balancer, FRONT, 24, 24, 1).ended();
     let healthy = ("healthy".to_owned(), 100);
     eventually("both are healthy", SOON, || (a.state() == healthy && b.state() == healthy).then_some(()));
+    haproxy.until(["UP", "UP"]);
     let shared = begun();
     assert!(shared.0 >= 10 && shared.1 >= 10, "{shared:?}");
     assert_eq!(watch.raised().len(), 0, "{:?}", watch.raised());
@@ -123,6 +155,7 @@ fn a_balancer_leaves_a_gray_node_alone_and_comes_back_to_it() {
     assert!(nft.count("flight") > 0);
     assert_eq!(a.health(&balancer), ("503".into(), "gray".into()));
     assert_eq!(a.ask(&balancer, AGENT_CHECK, ""), "ready up 5%\n");
+    haproxy.until(["DOWN", "UP"]);
     thread::sleep(Duration::from_secs(15).saturating_sub(first.elapsed()));
     let before = begun();
     thread::sleep(Duration::from_secs(15));
@@ -146,5 +179,6 @@ fn a_balancer_leaves_a_gray_node_alone_and_comes_back_to_it() {
     drop(calls);
     assert_eq!(watch.node_states(), ["healthy", "gray", "recovering", "healthy"]);
     assert_eq!(a.health(&balancer), ("200".into(), "healthy".into()));
+    haproxy.until(["UP", "UP"]);
     assert_eq!(b.agent.status().health.reasons, Vec::<String>::new());
 }

@@ -29,7 +29,7 @@ fn of_kind<'a>(documents: &'a [Value], kind: &str) -> Vec<&'a Value> {
     documents.iter().filter(|document| document["kind"] == kind).collect()
 }
 
-/// The pod of the one DaemonSet.
+/// The pod of the one `DaemonSet`.
 fn pod(documents: &[Value]) -> &Value {
     let sets = of_kind(documents, "DaemonSet");
     assert_eq!(sets.len(), 1);
@@ -189,7 +189,7 @@ fn the_collector_is_where_agents_look_for_it() {
     assert!(ports.iter().any(|found| found["name"] == port["targetPort"] && found["containerPort"] == 4317));
 }
 
-/// The ConfigMap that each build carries can be used, and that of the base is the annotated file.
+/// The `ConfigMap` that each build carries can be used, and that of the base is the annotated file.
 #[test]
 fn configurations_are_valid_and_the_bases_is_the_annotated_one() {
     let annotated = fs::read_to_string(file("deploy/graylag.toml")).expect("graylag.toml");

@@ -13,7 +13,7 @@ use std::{
 use aya::maps::{HashMap, MapData};
 use graylag_ebpf::path_state::{Entry, State};
 use graylag_tests::{
-    agent::{Agent, Setup},
+    agent::{Agent, Setup, graylag},
     eventually,
     net::{Host, Pair, address},
     nft::Nft,
@@ -206,6 +206,42 @@ fn its_group_may_read_it_and_nobody_else() {
         "{}",
         said.err
     );
+}
+
+/// What `graylag check` says of a pin.
+fn checked(pin: &Path) -> (String, String) {
+    let directory = Directory::new();
+    let config = directory.write("graylag.toml", &format!("{}\n[media]\ninterfaces = []\n", map(pin)));
+    let said = graylag(&["check", "--json", "--config", &config.display().to_string()]);
+    let report: serde_json::Value = serde_json::from_str(&said.out).expect("a report");
+    let items = report["environment"].as_array().expect("what is around");
+    let item = items.iter().find(|item| item["name"] == "path map").expect("the map");
+    let word = |field: &str| item[field].as_str().expect("a word").to_owned();
+    (word("state"), word("detail"))
+}
+
+#[test]
+fn check_says_what_is_at_the_pin_and_changes_nothing() {
+    let (pair, bpf, directory) = (Pair::new(), BpfFs::new(), Directory::new());
+    let pin = bpf.join("graylag/path_state");
+    let says = |pin: &Path, state: &str, what: &str| {
+        let (is, detail) = checked(pin);
+        assert_eq!((is.as_str(), detail), (state, format!("{}: {what}", pin.display())));
+    };
+    says(&pin, "available", "would be made");
+    assert!(!pin.parent().unwrap().exists());
+    let (state, detail) = checked(&directory.path().join("path_state"));
+    assert!(state == "refused" && detail.contains("is on no BPF file system; mount one"), "{detail}");
+    let [mut a, _b] = nodes(&pair, &pin);
+    let reader = Reader::open(&pin).expect("the pin");
+    until(&reader, WELL);
+    says(&pin, "available", "an agent writes to it now");
+    assert_eq!(reader.states(address::SERVER_V4), WELL);
+    a.process.signal(Signal::TERM);
+    eventually("it ends", SOON, || a.process.ended());
+    let last = reader.entry(address::SERVER_V4);
+    says(&pin, "available", "would be taken over, and emptied");
+    assert_eq!(reader.entry(address::SERVER_V4), last, "it is not emptied by a look");
 }
 
 #[track_caller]

@@ -79,6 +79,9 @@ pub fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
 /// Data reached the client; see `Exchange::client_received`.
 #[inline(always)]
 pub fn client_received(entry: &mut Conn, now: u64, acked: u32, received: u32) {
+    if entry.exchange.is_data(received) {
+        entry.rhythm.hears(now, entry.exchange.asked_ns);
+    }
     if let Some(waited) = entry.exchange.client_received(now, acked, received) {
         answered(entry, waited, now);
     }

@@ -10,13 +10,13 @@ use core::{ffi::c_void, ptr};
 use aya_ebpf::helpers::generated::bpf_seq_write;
 use graylag_ebpf::{
     counter::Counter,
-    key::{PathKey, Tuple},
+    key::{PathKey, Role, Tuple},
     record::{Conn, HalfOpen, PathStats, conn, waiting},
     session::Session,
 };
 
 use super::{
-    kptr::{Probe, Sock},
+    kptr::{self, Probe, Sock},
     maps, state,
 };
 
@@ -89,20 +89,35 @@ pub extern "C" fn scan_conns(ctx: *mut c_void) -> i32 {
     // SAFETY: not null, of the map's value size; a torn read at worst tells of a wait that has just ended.
     let (id, entry) = unsafe { (*key, &*value) };
     let kinds = maps::scan().kinds;
-    let (kind, since_ns) = if kinds & waiting::STALE != 0 && is_stale(id, entry) {
+    let (mut kind, since_ns) = if kinds & waiting::STALE != 0 && is_stale(id, entry) {
         (waiting::STALE, entry.began_ns)
     } else {
         entry.waits().unwrap_or((0, 0))
     };
+    let spoken = kind != waiting::STALE && kinds & waiting::SPOKEN != 0 && is_spoken_to(id, entry);
+    if spoken {
+        kind |= waiting::SPOKEN;
+    }
     let mut seen = true;
     if kind & kinds != 0 {
-        let record = entry.waiting_for(id, kind, since_ns);
+        let mut record = entry.waiting_for(id, kind, since_ns);
+        if spoken {
+            record.segments_in = kptr::segments_in(id);
+        }
         seen = write(seq, &raw const record);
     }
     if seen {
         maps::count(Counter::ScannedConnection);
     }
     0
+}
+
+/// Whether the peer of a client's connection speaks regularly and neither end has closed its side.
+#[inline(always)]
+fn is_spoken_to(id: u64, entry: &Conn) -> bool {
+    entry.rhythm.is_known()
+        && entry.path.role() == Role::Client
+        && Sock::<Probe>::new(id as *mut c_void).state() == state::ESTABLISHED
 }
 
 /// Whether a connection's socket is gone. Programs at tracepoints are not run where they interrupt themselves

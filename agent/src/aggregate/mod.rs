@@ -25,6 +25,7 @@ use graylag_ebpf::{
     media::MediaCounter,
     record::waiting,
     relay::SocketRecord,
+    rhythm::UNIT_SHIFT,
 };
 
 pub use activation::Activation;
@@ -40,7 +41,7 @@ use crate::{
     collect::{Observation, Packed, Usage},
     model::{
         AddressTarget, Counts, Direction, Drops, HostTick, Leg, OTHER, Outcome, Path, Pending, ProbeTick,
-        RelayTick, StampPath, Subject, SubjectTick, Tick, Transport, drops, fade,
+        RelayTick, Spoken, SpokenTick, StampPath, Subject, SubjectTick, Tick, Transport, drops, fade,
     },
 };
 
@@ -339,6 +340,7 @@ impl Aggregator {
 
         let mut counts = self.differences(seen);
         let mut pending = self.pending(seen);
+        let spoken = seen.all_waits.then(|| self.spoken(seen));
         self.subjects.begin(at, elapsed);
         self.paths.begin(at, elapsed);
         self.listeners.begin(at, elapsed);
@@ -372,7 +374,7 @@ impl Aggregator {
         self.host.remember_rates(&host, elapsed);
         let activation = self.activation.absorb(&seen.sessions, seen.at_ns, elapsed, late);
         self.changes += (seen.expired.len() + seen.forgotten.len() + activation.decided.len()) as u64;
-        Tick { at, elapsed, late, subjects, media, activation, host }
+        Tick { at, elapsed, late, subjects, spoken, media, activation, host }
     }
 
     fn publish(&mut self, tick: &SubjectTick, since: Duration) {
@@ -429,13 +431,17 @@ impl Aggregator {
         for wait in &seen.waiting {
             let subject = self.name(&wait.path);
             let age = Duration::from_nanos(seen.at_ns.saturating_sub(wait.since_ns));
-            match wait.kind {
+            match wait.kind & !waiting::SPOKEN {
+                0 => {}
                 waiting::HANDSHAKE => pending.entry(subject).or_default().handshake.push(age),
                 kind => {
                     // Waiting is the asking side's: a server that owes an answer is not waiting for one.
                     if subject.role == Role::Client {
+                        // Who has asked and hears something else meanwhile waits, but not in silence.
+                        let silent_since = wait.since_ns.max(wait.heard_ns);
+                        let silence = Duration::from_nanos(seen.at_ns.saturating_sub(silent_since));
                         let longest = self.longest_waits.entry(subject.clone()).or_default();
-                        *longest = (*longest).max(age);
+                        *longest = (*longest).max(silence);
                     }
                     if kind == waiting::FIRST_BYTE {
                         pending.entry(subject).or_default().first_byte.push(age);
@@ -452,6 +458,19 @@ impl Aggregator {
             entry.syn_repeated += u64::from(half_open.syns > 1);
         }
         pending
+    }
+
+    fn spoken(&self, seen: &Observation) -> Vec<SpokenTick> {
+        let mut subjects: BTreeMap<Subject, Vec<Spoken>> = BTreeMap::new();
+        for wait in seen.waiting.iter().filter(|wait| wait.kind & waiting::SPOKEN != 0) {
+            subjects.entry(self.name(&wait.path)).or_default().push(Spoken {
+                id: wait.id,
+                heard: Duration::from_nanos(wait.heard_ns),
+                usual: Duration::from_nanos(u64::from(wait.usual) << UNIT_SHIFT),
+                segments_in: wait.segments_in,
+            });
+        }
+        subjects.into_iter().map(|(subject, connections)| SpokenTick { subject, connections }).collect()
     }
 
     fn host_tick(&mut self, seen: &Observation) -> HostTick {

@@ -1,6 +1,11 @@
 //! STAMP sessions into ticks by path, and totals that outlive a session.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::Naming;
 use crate::model::{Direction, Distribution, Path, ProbeTick, StampCounts, StampPath, fade};
@@ -94,6 +99,11 @@ impl Probes {
         paths
     }
 
+    /// Where the sessions of these paths send to.
+    pub fn addresses<'a>(&self, paths: &'a BTreeSet<&Path>) -> impl Iterator<Item = IpAddr> + use<'_, 'a> {
+        self.sessions.keys().filter(|(path, _)| paths.contains(path)).map(|(_, address)| address.ip())
+    }
+
     /// Takes all sessions as they are at `at`.
     pub fn absorb(&mut self, seen: Vec<StampPath>, naming: &Naming, at: Duration) -> Vec<ProbeTick> {
         self.sessions.values_mut().for_each(|session| session.seen = false);
@@ -109,8 +119,10 @@ impl Probes {
                 received: moment(seen.last_receive),
                 delivered: moment(seen.last_delivery),
                 mismatch: moment(seen.last_mismatch),
+                echoed: moment(seen.last_echo),
                 refused: moment(seen.last_refused),
                 reports: seen.report.is_some_and(|report| report.age <= heard),
+                told_lossy: moment(seen.report.filter(|report| report.lossy).map(|report| report.age)),
             };
             let session = self.sessions.entry((tick.path.clone(), seen.address)).or_insert_with(|| Session {
                 since: at,

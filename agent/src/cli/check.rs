@@ -9,7 +9,9 @@ use super::code;
 use crate::{
     config::Config,
     engine::{Availability, Facts, release},
-    kernel::{Kernel, ProgramState, Watched, describe_pins, privileges, programs::Signal},
+    kernel::{
+        Kernel, PathMapPin, PinError, ProgramState, Watched, describe_pins, privileges, programs::Signal,
+    },
     run,
 };
 
@@ -63,6 +65,9 @@ pub fn check(config: Option<&Path>, json: bool) -> Result<u8> {
             report.environment = environment(&mut kernel);
             report.environment.extend(config.pin.as_deref().map(pins));
             report.environment.extend(run::try_interfaces(&config, &mut kernel)?.iter().map(interface));
+            report
+                .environment
+                .extend(run::look_at_path_map(&config).map(|(path, found)| path_map(path, &found)));
             report.programs = facts.programs.iter().map(|(name, state)| program(name, state)).collect();
             report.signals = facts.signals().map(|signal| self::signal(&facts, signal)).collect();
             report.map_memory_bytes = Some(kernel.map_memory());
@@ -133,6 +138,20 @@ fn pins(directory: &Path) -> Item {
         Some(what) => Item::new("pins", "there", Some(format!("{what} (rm -r {place} removes them)"))),
         None => Item::new("pins", "none", Some(format!("nothing in {place}"))),
     }
+}
+
+/// What stands where the map of path states is to be pinned.
+fn path_map(path: &Path, found: &Result<PathMapPin, PinError>) -> Item {
+    let (state, detail) = match found {
+        Ok(PathMapPin::None) => ("available", "would be made".to_owned()),
+        Ok(PathMapPin::Left) => ("available", "would be taken over, and emptied".to_owned()),
+        Ok(PathMapPin::Other) => {
+            ("available", "of another version or with other limits: would be replaced".to_owned())
+        }
+        Ok(PathMapPin::InUse) => ("available", "an agent writes to it now".to_owned()),
+        Err(error) => ("refused", format!("{error}; {}", error.remedy())),
+    };
+    Item::new("path map", state, Some(format!("{}: {detail}", path.display())))
 }
 
 fn interface((name, outcome): &Watched) -> Item {

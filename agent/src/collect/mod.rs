@@ -37,9 +37,9 @@ use crate::kernel::{
 const IDLE_PATH: Duration = Duration::from_secs(600);
 /// Share of the path table from which idle paths are given up.
 const CROWDED: f64 = 0.75;
-/// Every so many looks the whole table is gone through: for waits for later answers, by which nothing is judged that
-/// cannot wait and of which there may be one for every idle connection that a client polls on, and for connections
-/// whose end was missed.
+/// Every so many looks the whole table is gone through: for waits for later answers and for what is regularly spoken to, by which
+/// nothing is judged that cannot wait and of which there may be one for every idle connection that a client polls on, and for
+/// connections whose end was missed.
 const ALL_EVERY: u64 = 8;
 
 /// One look at the host.
@@ -53,7 +53,7 @@ pub struct Observation {
     pub forgotten: Vec<PathKey>,
     /// Connections that wait for a handshake or a first byte, and on some looks for any answer.
     pub waiting: Vec<Waiting>,
-    /// Whether `waiting` has those that wait for later answers too.
+    /// Whether `waiting` has those that wait for later answers, and those that are regularly spoken to, too.
     pub all_waits: bool,
     /// Connections whose end the programs missed, forgotten in this look.
     pub ends_missed: u64,
@@ -193,7 +193,7 @@ impl Collector {
 
         seen.all_waits = self.looks.is_multiple_of(ALL_EVERY);
         self.looks += 1;
-        let all = if seen.all_waits { waiting::RESPONSE | waiting::STALE } else { 0 };
+        let all = if seen.all_waits { waiting::RESPONSE | waiting::SPOKEN | waiting::STALE } else { 0 };
         let mut stale = HashMap::new();
         self.kernel.waiting(waiting::HANDSHAKE | waiting::FIRST_BYTE | all, |wait| {
             if wait.kind == waiting::STALE {

@@ -6,10 +6,11 @@ use ipnet::IpNet;
 use toml::Spanned;
 
 use super::{
-    Config, ConfigError, KernelLog, Limits, Namespace, NodeHealth, Peer, Service, Thresholds, address_probe,
+    Config, ConfigError, KernelLog, Limits, Namespace, NodeHealth, Peer, Service, address_probe,
     error::Source,
     path_map, probe,
     raw::{self, Port, Raw},
+    thresholds,
 };
 
 /// Checks everything, names the first thing that is wrong.
@@ -35,18 +36,7 @@ pub fn checked(raw: &Raw, source: &Source<'_>) -> Result<Config, ConfigError> {
         address_probes: address_probe::address_probes(raw, source)?,
         peers,
         services: services(&raw.service, source)?,
-        thresholds: Thresholds {
-            handshake_stall: duration(&raw.thresholds.handshake_stall, "thresholds.handshake_stall", source)?,
-            first_byte_stall: duration(
-                &raw.thresholds.first_byte_stall,
-                "thresholds.first_byte_stall",
-                source,
-            )?,
-            response_slow: duration(&raw.thresholds.response_slow, "thresholds.response_slow", source)?,
-            relay_learning: duration(&raw.thresholds.relay_learning, "thresholds.relay_learning", source)?,
-            reroute: duration(&raw.thresholds.reroute, "thresholds.reroute", source)?,
-            lease: duration(&raw.thresholds.lease, "thresholds.lease", source)?,
-        },
+        thresholds: thresholds::checked(&raw.thresholds, source)?,
         limits: Limits {
             connections: entries(&limits.connections, 256..=16_777_216, "limits.connections", source)?,
             half_open: entries(&limits.half_open, 256..=1_048_576, "limits.half_open", source)?,
@@ -133,12 +123,22 @@ fn entries(
 }
 
 pub fn duration(value: &Spanned<String>, field: &str, source: &Source<'_>) -> Result<Duration, ConfigError> {
+    duration_up_to(value, field, Duration::from_secs(200), source)
+}
+
+/// A duration of a millisecond at least.
+pub fn duration_up_to(
+    value: &Spanned<String>,
+    field: &str,
+    most: Duration,
+    source: &Source<'_>,
+) -> Result<Duration, ConfigError> {
     const REMEDY: &str = "use a duration such as \"500ms\" or \"2s\"";
     let parsed = humantime::parse_duration(value.get_ref())
         .map_err(|e| source.error(value.span(), field, format!("`{}`: {e}", value.get_ref()), REMEDY))?;
-    if parsed < Duration::from_millis(1) || parsed > Duration::from_secs(200) {
+    if parsed < Duration::from_millis(1) || parsed > most {
         let problem = format!("`{}` is out of range", value.get_ref());
-        return Err(source.error(value.span(), field, problem, "use 1ms to 200s"));
+        return Err(source.error(value.span(), field, problem, &format!("use 1ms to {}s", most.as_secs())));
     }
     Ok(parsed)
 }
@@ -293,9 +293,7 @@ fn services(raw: &[raw::Service], source: &Source<'_>) -> Result<Vec<Service>, C
             return Err(source.error(service.name.span(), "service", problem, remedy));
         }
         let rate_floor = service.rate_floor.as_ref();
-        let rate_floor = rate_floor
-            .map(|floor| entries(floor, 1..=1_000_000, "service.rate_floor", source))
-            .transpose()?;
+        let rate_floor = rate_floor.map(|value| thresholds::floor(value, source)).transpose()?;
         if let (Some(floor), "udp") = (service.rate_floor.as_ref(), transport) {
             let problem = "exchanges are counted of TCP".to_owned();
             return Err(source.error(floor.span(), "service.rate_floor", problem, "leave it out"));

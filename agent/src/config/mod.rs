@@ -6,6 +6,7 @@ mod error;
 mod path_map;
 mod probe;
 pub mod raw;
+mod thresholds;
 
 use std::{
     collections::BTreeSet,
@@ -109,8 +110,17 @@ pub struct Service {
     pub ports: Vec<RangeInclusive<u16>>,
     /// Whether it answers every client; learned where `None`.
     pub answers: Option<bool>,
-    /// Exchanges a minute that there should be at least.
-    pub rate_floor: Option<u32>,
+    /// Exchanges that there should be at least.
+    pub rate_floor: Option<Floor>,
+}
+
+/// How many exchanges a service should have at least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Floor {
+    /// So many a minute.
+    Configured(u32),
+    /// As its past says.
+    Learned,
 }
 
 /// `[thresholds]`, checked.
@@ -124,6 +134,8 @@ pub struct Thresholds {
     pub response_slow: Duration,
     /// See the raw form.
     pub relay_learning: Duration,
+    /// See the raw form.
+    pub silence_learning: Duration,
     /// See the raw form.
     pub reroute: Duration,
     /// See the raw form.

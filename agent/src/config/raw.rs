@@ -126,13 +126,23 @@ pub struct Service {
     /// Whether it answers every client (`false`: log shipping and the like). Default: learned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answers: Option<bool>,
-    /// Exchanges a minute that there should be at least, on all paths together. Default: not judged.
+    /// Exchanges a minute that there should be at least, on all paths together, or `learned`. Default: not judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rate_floor: Option<Spanned<u32>>,
+    pub rate_floor: Option<Spanned<Floor>>,
 }
 
 fn tcp() -> Spanned<String> {
     Spanned::new(0..0, "tcp".into())
+}
+
+/// `600` or `"learned"`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(untagged)]
+pub enum Floor {
+    /// Exchanges a minute.
+    Number(i64),
+    /// A word.
+    Text(String),
 }
 
 /// `443`, `"443"` or `"8000-8100"`.
@@ -209,6 +219,8 @@ pub struct Thresholds {
     pub response_slow: Spanned<String>,
     /// How long a relay is watched before it is judged by its output alone.
     pub relay_learning: Spanned<String>,
+    /// How long connections that are regularly spoken to are watched before their silence is judged.
+    pub silence_learning: Spanned<String>,
     /// Media must have left a path that is down by this.
     pub reroute: Spanned<String>,
     /// How long a condition stands without fresh bad evidence.
@@ -223,6 +235,7 @@ impl Default for Thresholds {
             first_byte_stall: text("3s"),
             response_slow: text("50ms"),
             relay_learning: text("2m"),
+            silence_learning: text("10m"),
             reroute: text("5s"),
             lease: text("10s"),
         }

@@ -5,6 +5,7 @@
 
 mod facts;
 mod kept;
+mod losing;
 mod report;
 
 use std::{

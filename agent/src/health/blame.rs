@@ -106,6 +106,36 @@ pub const fn blame_response(role: Role) -> Blame {
     }
 }
 
+/// What is known when those are silent who speak of themselves.
+#[derive(Clone, Copy, Debug)]
+pub struct SilenceFacts {
+    /// A reason of this host that means "no room" is firing.
+    pub host_drops: bool,
+    /// Paths and services that are silent, and all that are spoken to regularly.
+    pub silent: usize,
+    /// See `silent`.
+    pub judged: usize,
+    /// Whether `path_down` is raised for the way in.
+    pub path_is_down: bool,
+    /// Silent connections at which segments have come since: keep-alives and acknowledgements.
+    pub arriving: u64,
+}
+
+/// Blame for silence.
+pub fn blame_silence(facts: &SilenceFacts) -> Blame {
+    let everywhere = facts.silent >= MANY_PATHS && facts.silent as f64 >= MOST_PATHS * facts.judged as f64;
+    if facts.host_drops || everywhere {
+        Blame::LocalHost
+    } else if facts.path_is_down {
+        Blame::PathReceive
+    } else if facts.arriving > 0 {
+        // Its kernel is heard, on this very connection: the way is well and the application says nothing.
+        Blame::PeerApplication
+    } else {
+        Blame::Unknown
+    }
+}
+
 /// What is known when a direction of a path is down.
 #[derive(Clone, Copy, Debug)]
 pub struct DownFacts {
@@ -214,6 +244,23 @@ mod tests {
         ];
         for (name, facts, blame) in rows {
             assert_eq!(blame_first_byte(&facts), blame, "{name}");
+        }
+    }
+
+    #[test]
+    fn receive_silence_row_by_row() {
+        let silent =
+            SilenceFacts { host_drops: false, silent: 1, judged: 6, path_is_down: false, arriving: 0 };
+        let rows = [
+            ("host drops", SilenceFacts { host_drops: true, arriving: 3, ..silent }, Blame::LocalHost),
+            ("most of them", SilenceFacts { silent: 5, ..silent }, Blame::LocalHost),
+            ("the only two", SilenceFacts { silent: 2, judged: 2, ..silent }, Blame::Unknown),
+            ("nothing comes in", SilenceFacts { path_is_down: true, ..silent }, Blame::PathReceive),
+            ("keep-alives come", SilenceFacts { arriving: 1, ..silent }, Blame::PeerApplication),
+            ("nothing known", silent, Blame::Unknown),
+        ];
+        for (name, facts, blame) in rows {
+            assert_eq!(blame_silence(&facts), blame, "{name}");
         }
     }
 

@@ -17,10 +17,11 @@ use super::{
     media::MediaJudge,
     node::NodeJudge,
     paths::PathJudge,
-    rate::RateLow,
+    rate::{Floor, RateLow},
     recent::Recent,
     relay::RelayJudge,
     routing::Routing,
+    silence::Silence,
     stall::{Sample, Stall},
     verdict::Verdict,
 };
@@ -63,6 +64,7 @@ pub struct Judge {
     /// What the configuration says of services.
     pub(super) declared: BTreeMap<Arc<str>, Declared>,
     pub(super) rates: BTreeMap<Arc<str>, RateLow>,
+    pub(super) silences: BTreeMap<Subject, Silence>,
     pub(super) conditions: Conditions,
 }
 
@@ -71,8 +73,8 @@ pub struct Judge {
 pub struct Declared {
     /// Whether it answers every client; learned where it is not said.
     pub answers: Option<bool>,
-    /// Exchanges a second that there should be at least.
-    pub floor: Option<f64>,
+    /// Exchanges that there should be at least.
+    pub floor: Option<Floor>,
 }
 
 /// A state that changed; conditions are told by themselves.
@@ -125,6 +127,7 @@ impl Judge {
             answers: BTreeMap::new(),
             declared,
             rates: BTreeMap::new(),
+            silences: BTreeMap::new(),
             conditions: Conditions::default(),
         }
     }
@@ -190,6 +193,7 @@ impl Judge {
             let silent = SubjectTick { subject, counts: Counts::default(), pending: Pending::default() };
             self.observe_subject(tick, &silent.subject, &silent, &around, &mut transitions);
         }
+        self.observe_silences(tick, late, &mut transitions);
         self.observe_rates(tick, late, &mut transitions);
         self.forget(tick.at);
         self.count_for_node(tick);

@@ -10,7 +10,7 @@ use super::{
     verdict::Verdict,
 };
 use crate::model::{
-    Blame, ConditionName, Direction, Expectation, Leg, Outcome, PathEvidence, PathReport, PathState,
+    Blame, ConditionName, Direction, Expectation, Leg, Outcome, Path, PathEvidence, PathReport, PathState,
     PathTransition, Phase, ProbeTick, Target, Tick, Transition,
 };
 
@@ -23,6 +23,13 @@ impl Judge {
     /// How every path stands, each direction for itself.
     pub fn paths(&self) -> impl Iterator<Item = PathReport> {
         self.paths.legs().map(|facts| report(&facts, &self.settings))
+    }
+
+    /// Paths of which too much is lost on the way in.
+    pub fn losing(&self) -> impl Iterator<Item = &Path> {
+        let degraded = |facts: &LegFacts<'_>| facts.life.state() == PathState::Degraded;
+        let received = self.paths.legs().filter(|facts| facts.leg.direction == Direction::Receive);
+        received.filter(degraded).map(|facts| &facts.leg.path)
     }
 
     /// Takes what traffic says of its paths.

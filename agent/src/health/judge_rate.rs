@@ -22,7 +22,7 @@ impl Judge {
             let exchanges = exchanges.get(service).copied().unwrap_or(0);
             rate.look(&self.settings, tick.at, tick.elapsed, floor, exchanges);
             let (n, time) = rate.evidence();
-            let floor = floor.unwrap_or(0.0);
+            let floor = rate.floor();
             let text = format!(
                 "{n} exchanges in {:.1}s, where there should be {floor:.1} a second",
                 time.as_secs_f64()

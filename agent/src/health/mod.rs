@@ -16,6 +16,7 @@ mod judge_node;
 mod judge_paths;
 mod judge_rate;
 mod judge_routing;
+mod judge_silence;
 mod learned;
 mod lifecycle;
 mod loss;
@@ -29,6 +30,7 @@ mod path_life;
 mod path_simulation;
 mod paths;
 mod rate;
+mod rate_past;
 mod recent;
 mod relay;
 #[cfg(test)]
@@ -37,6 +39,9 @@ mod routing;
 mod settings;
 mod shares;
 mod shift;
+mod silence;
+#[cfg(test)]
+mod silence_simulation;
 #[cfg(test)]
 mod simulation;
 mod stall;
@@ -45,5 +50,6 @@ mod verdict;
 pub use blame::{FirstByteFacts, HandshakeFacts, blame_first_byte, blame_handshake, blame_response};
 pub use cusum::{Bernoulli, Cusum};
 pub use judge::{Change, Declared, Judge, Standing};
+pub use rate::Floor;
 pub use settings::{Settings, ShiftSettings};
 pub use shift::Shift;

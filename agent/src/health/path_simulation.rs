@@ -1,6 +1,6 @@
 //! Two nodes that probe each other, on simulated time: incidents D1 to D3, and what must not be taken for them.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
@@ -16,8 +16,12 @@ struct Node {
     received: Option<Duration>,
     delivered: Option<Duration>,
     mismatch: Option<Duration>,
+    echoed: Option<Duration>,
+    told_lossy: Option<Duration>,
     refused: Option<Duration>,
     tick: Counts,
+    /// What was lost in the last looks: nobody knows yet.
+    untold: VecDeque<Counts>,
     reports: bool,
     transitions: Vec<Transition>,
 }
@@ -37,15 +41,28 @@ impl Node {
             received: None,
             delivered: None,
             mismatch: None,
+            echoed: None,
+            told_lossy: None,
             refused: None,
             tick: Counts::default(),
+            untold: VecDeque::new(),
             reports: false,
             transitions: Vec::new(),
         }
     }
 
     fn look(&mut self, at: Duration) {
-        let counts = std::mem::take(&mut self.tick);
+        /// Looks until a loss is known: until a later packet has been answered for a moment.
+        const TOLD_AFTER: usize = 2;
+        let mut counts = std::mem::take(&mut self.tick);
+        let lost = Counts { transmit: (0, counts.transmit.1), receive: (0, counts.receive.1), mismatched: 0 };
+        self.untold.push_back(lost);
+        let told = if self.untold.len() > TOLD_AFTER {
+            self.untold.pop_front().unwrap_or_default()
+        } else {
+            Counts::default()
+        };
+        (counts.transmit.1, counts.receive.1) = (told.transmit.1, told.receive.1);
         let tick = ProbeTick {
             path: self.path.clone(),
             interval: INTERVAL,
@@ -55,6 +72,8 @@ impl Node {
             received: self.received,
             delivered: self.delivered,
             mismatch: self.mismatch,
+            echoed: self.echoed,
+            told_lossy: self.told_lossy,
             refused: self.refused,
             reports: self.reports,
         };
@@ -125,13 +144,20 @@ impl World {
             if !self.keys_agree {
                 self.nodes[to].mismatch = Some(at);
                 self.nodes[to].tick.mismatched += 1;
+                // It is answered, without a digest.
+                if passes(self, to) {
+                    (self.nodes[from].mismatch, self.nodes[from].echoed) = (Some(at), Some(at));
+                    self.nodes[from].tick.mismatched += 1;
+                }
                 continue;
             }
             let report = self.nodes[from].received;
+            let lossy = self.nodes[from].state(Direction::Receive) == PathState::Degraded;
             let receiver = &mut self.nodes[to];
             receiver.received = Some(at);
             receiver.tick.receive.0 += 1;
             receiver.reports = true;
+            receiver.told_lossy = lossy.then_some(at);
             receiver.delivered = receiver.delivered.max(report);
             self.nodes[from].tick.transmit.0 += 1;
             if passes(self, to) {
@@ -198,7 +224,7 @@ fn d2_keys_that_disagree_are_no_loss() {
     world.run(INTERVAL * 2);
     assert!(world.nodes.iter().all(|node| node.ever_raised() == [ConditionName::AuthMismatch]));
     world.run(SECOND * 120);
-    assert_eq!(world.states(), ["healthy", "unknown", "healthy", "unknown"], "packets arrive");
+    assert_eq!(world.states(), ["healthy"; 4], "packets arrive, and are answered");
     world.keys_agree = true;
     world.run(INTERVAL * 2);
     assert!(world.nodes.iter().all(|node| node.raised().is_empty()));
@@ -232,11 +258,37 @@ fn d3_half_a_minute_of_loss_degrades_and_is_over_within_five_seconds() {
     }
     assert!(slow <= 5, "{slow} of 100 were not healthy again after five seconds");
     assert_eq!(downs, 0, "looks in which a direction that delivers four packets of five was taken for dead");
-    // Two seconds have twenty probes, of which four are lost in three bursts: that much the test asks for, lest it cry wolf.
+    // Two seconds have twenty probes, of which four are lost in three bursts: that much the test asks for, lest it cry wolf. The other
+    // end gets twice as many, and says so.
+    println!(
+        "{late} of 100 not degraded after two seconds, {later} after four; {slow} not healthy after five"
+    );
     assert!(
-        late <= 45 && later <= 10,
+        late <= 15 && later <= 3,
         "{late} of 100 were not degraded after two seconds, {later} after four"
     );
+}
+
+/// A hundred hours of paths that always lose one packet of fifty: what is true is said once, and stays.
+#[test]
+fn steady_loss_of_two_percent_is_one_episode() {
+    let (mut raised, mut degraded, mut looks) = (0, 0, 0);
+    for seed in 0..50 {
+        let mut world = World::new(seed);
+        world.run(SECOND * 5);
+        world.loss = [0.02; 2];
+        for _ in 0..36_000 {
+            world.step();
+            looks += 4;
+            degraded += world.states().iter().filter(|state| **state == "degraded").count();
+        }
+        raised += world.nodes.iter().map(|node| node.ever_raised().len()).sum::<usize>();
+    }
+    println!(
+        "{raised} raised in 200 directions' hours, degraded {:.2} of the time",
+        degraded as f64 / f64::from(looks)
+    );
+    assert!(raised <= 300, "{raised} in 200 hours of one direction each");
 }
 
 #[test]

@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    Settings,
+    Bernoulli, Settings,
     learned::Learning,
     lifecycle::{Lifecycle, Look},
     path_life::PathLife,
-    shares::{Shares, Trials},
+    shares::{Back, Shares, Trials},
 };
 use crate::model::{Direction, Expectation, Leg, Path, PathEvidence, PathState, Phase, ProbeTick};
 
@@ -19,9 +19,6 @@ const PROBES: u32 = 6;
 const LEAST_PATIENCE: Duration = Duration::from_millis(500);
 /// A path's usual share of lost probes is known after so many.
 const LEARNING: Learning = Learning { least: 5_000, most: 100_000, highest_p0: 0.05 };
-/// Log-likelihood ratio at which probes are well again: a little more than elsewhere, for there are few, and a fifth of them lost
-/// now and then leaves a run.
-const RECOVERY: f64 = 7.0;
 /// The last losses of an outage are found out this much after its end: probes have a second to be answered in.
 const OUTAGE: Duration = Duration::from_secs(2);
 /// A host tells of ports that are not open once a second to each other host (`icmp_ratelimit`), after a burst of six.
@@ -54,11 +51,47 @@ struct Probed {
     interval: Duration,
     loss: Shares,
     trials: (u64, u64),
+    lasting: Lasting,
+    /// When something was last found lost.
+    lost_at: Duration,
     in_run: bool,
     /// What is found lost until then was lost while the path was down.
     outage_until: Duration,
     /// The peer's own test packets say what it gets.
     reports: bool,
+}
+
+/// What was lost since the alarm, times in between that were well included where it came back soon: the share that recovery has to
+/// refute. A fifth of the probes lost for a while is refuted by some forty that arrive; for one in fifty it takes hundreds, and with fewer
+/// it would come and go for ever.
+#[derive(Default)]
+struct Lasting {
+    /// Events, and trials up to the last of them.
+    events: u64,
+    trials: u64,
+    /// Arrived since.
+    clean: u64,
+}
+
+impl Lasting {
+    fn add(&mut self, arrived: u64, events: u64) {
+        if events > 0 {
+            self.events += events;
+            self.trials += self.clean + arrived + events;
+            self.clean = 0;
+        } else {
+            self.clean += arrived;
+        }
+    }
+
+    /// The share, less its standard deviation, for few events are chance; between four times the good one and the one that must be
+    /// found.
+    fn share(&self, test: &Bernoulli) -> f64 {
+        let least = (test.p0 * 4.0).min(test.p1);
+        let events = self.events as f64;
+        let share = (events - events.sqrt()) / self.trials.max(1) as f64;
+        share.clamp(least, test.p1)
+    }
 }
 
 /// Packets that arrive and do not validate.
@@ -127,7 +160,7 @@ impl PathJudge {
                 }
                 probed.look(settings, at, arrived, lost);
                 let stands = probed.loss.life().phase() == Phase::Raised;
-                state.probes.impaired |= stands;
+                state.probes.impaired |= stands || direction == Direction::Transmit && is_told(at, tick);
             }
         }
         // Of a session that ended no evidence comes any more: what stands because of it runs out.
@@ -218,10 +251,22 @@ impl Probed {
         let events = if at < self.outage_until { 0 } else { lost.min(arrived + u64::from(!self.in_run)) };
         self.in_run = arrived == 0 && (lost > 0 || self.in_run);
         let trials = Trials { good: arrived, bad: events, counted: events };
-        let settings = Settings { recovery: RECOVERY, ..*settings };
-        let changed = self.loss.look(&settings, at, &LEARNING, &test, trials);
+        if events > 0 {
+            self.lost_at = at;
+        }
+        let back = Back {
+            test: Bernoulli { p1: self.lasting.share(&test), ..test },
+            undecided: at.saturating_sub(self.lost_at) < settings.quiet,
+        };
+        let changed = self.loss.look_back(settings, at, &LEARNING, &test, Some(&back), trials);
         if self.loss.is_quiet(changed) {
             self.trials = (0, 0);
+        }
+        if self.loss.life().is_idle(settings, at) {
+            self.lasting = Lasting::default();
+        } else if changed != Some(Phase::Cleared) {
+            // What made it an alarm says nothing of how much is lost: it is picked out of all that came before.
+            self.lasting.add(arrived, events);
         }
         self.trials = (self.trials.0 + arrived + lost, self.trials.1 + lost);
     }
@@ -261,8 +306,16 @@ fn evidence(at: Duration, tick: &ProbeTick) -> [(Direction, PathEvidence); 2] {
     // Heard a good while after the last proof, that is: the two end together where both came with one packet.
     let speaks = tick.reports || is_within(tick.mismatch, patience);
     let is_told = is_within(tick.received, patience / 2) || !speaks;
-    let transmit = if is_told { expected } else { Expectation::Blind };
-    both(evidence(tick.received, tick.mismatch, expected), evidence(tick.delivered, None, transmit))
+    // An answer that does not validate is an answer all the same: ours arrived, if not where it should.
+    let is_echoed = is_within(tick.echoed, patience);
+    let transmit = if is_told || is_echoed { expected } else { Expectation::Blind };
+    both(evidence(tick.received, tick.mismatch, expected), evidence(tick.delivered, tick.echoed, transmit))
+}
+
+/// Whether the peer says that it loses too much of what comes from here. It knows sooner: it gets test packets and replies, and perhaps
+/// media, and is where they go astray.
+fn is_told(at: Duration, tick: &ProbeTick) -> bool {
+    tick.told_lossy.is_some_and(|told| at.saturating_sub(told) < patience(tick.interval))
 }
 
 /// How long probes of this interval may go without proof.

@@ -8,13 +8,24 @@ use std::time::Duration;
 use super::{
     Settings,
     lifecycle::{Lifecycle, Look},
+    rate_past::RatePast,
 };
+use crate::model::Phase;
 
 /// Alarm at this log-likelihood ratio: at the very floor once in e¹² looks or more, above it practically never.
 const THRESHOLD: f64 = 12.0;
 
+/// How many exchanges a service should have at least.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Floor {
+    /// So many a second.
+    Configured(f64),
+    /// As its past says.
+    Learned,
+}
+
 /// The detector for one service.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct RateLow {
     score: f64,
     life: Lifecycle,
@@ -23,20 +34,35 @@ pub struct RateLow {
     /// Exchanges and time since it last kept to its floor.
     exchanges: u64,
     time: Duration,
+    past: RatePast,
+    /// Exchanges a second that there should be, now.
+    floor: Option<f64>,
 }
 
 impl RateLow {
-    /// Takes the exchanges of a look after `elapsed`, of which there should be `floor` a second; none where nothing is asked any more.
+    /// Takes the exchanges of a look after `elapsed`, of which there should be as many as `floor` says; none where nothing is asked any
+    /// more.
     pub fn look(
         &mut self,
         settings: &Settings,
         at: Duration,
         elapsed: Duration,
-        floor: Option<f64>,
+        floor: Option<Floor>,
         exchanges: u64,
     ) {
         self.known |= exchanges > 0;
-        let Some(floor) = floor.filter(|_| self.known) else {
+        self.floor = match floor {
+            Some(Floor::Configured(floor)) => Some(floor),
+            // What is suspected now is not learned as usual.
+            Some(Floor::Learned) => {
+                let suspected = self.life.phase() != Phase::Cleared || self.score >= THRESHOLD / 2.0;
+                let frozen = suspected || !self.known;
+                self.past.look(elapsed, exchanges, frozen);
+                self.past.floor()
+            }
+            None => None,
+        };
+        let Some(floor) = self.floor.filter(|_| self.known) else {
             self.score = 0.0;
             let look = Look { alarm: false, bad: false, any: false, good: settings.recovery };
             let _ = self.life.look(settings, at, look);
@@ -58,6 +84,11 @@ impl RateLow {
         &self.life
     }
 
+    /// Exchanges a second that there should be; 0 where nothing is asked.
+    pub fn floor(&self) -> f64 {
+        self.floor.unwrap_or(0.0)
+    }
+
     /// Exchanges since it last kept to its floor, and in what time.
     pub const fn evidence(&self) -> (u64, Duration) {
         (self.exchanges, self.time)
@@ -67,7 +98,6 @@ impl RateLow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Phase;
     use rand::{RngExt, SeedableRng, rngs::StdRng};
 
     const LOOK: Duration = Duration::from_millis(500);
@@ -77,6 +107,7 @@ mod tests {
         settings: Settings,
         at: Duration,
         random: StdRng,
+        floor: Floor,
     }
 
     impl World {
@@ -86,6 +117,7 @@ mod tests {
                 settings: Settings::default(),
                 at: Duration::from_secs(1000),
                 random: StdRng::seed_from_u64(seed),
+                floor: Floor::Configured(10.0),
             }
         }
 
@@ -100,7 +132,7 @@ mod tests {
                     exchanges += 1;
                     product *= self.random.random::<f64>();
                 }
-                self.rate.look(&self.settings, self.at, LOOK, Some(10.0), exchanges);
+                self.rate.look(&self.settings, self.at, LOOK, Some(self.floor), exchanges);
                 if self.rate.life().phase() == Phase::Raised {
                     raised = raised.or(Some(look));
                 }
@@ -129,6 +161,36 @@ mod tests {
         assert_eq!(world.rate.life().phase(), Phase::Raised);
         world.run(30, 15.0);
         assert_eq!(world.rate.life().phase(), Phase::Cleared);
+    }
+
+    /// Weeks of a sweeper that has a third of its day's work at night, and less at weekends.
+    #[test]
+    fn a_learned_floor_knows_nights_and_weekends_after_it_has_seen_them() {
+        let rate = |hour: u32| {
+            let (day, hour) = (hour / 24 % 7, hour % 24);
+            let of_day = if (7..22).contains(&hour) { 6.0 } else { 2.0 };
+            if day >= 5 { of_day * 0.7 } else { of_day }
+        };
+        for seed in 0..3 {
+            let mut world = World { floor: Floor::Learned, ..World::new(seed) };
+            // The agent starts at midnight before a Monday.
+            for hour in 0..24 * 14 {
+                assert_eq!(world.run(3600, rate(hour)), None, "hour {hour}");
+            }
+            // Half of the least five minutes, which are a little less than a weekend's night.
+            assert!((0.4..0.7).contains(&world.rate.floor()), "{}", world.rate.floor());
+            assert!(world.run(300, 0.0).is_some_and(|look| look <= 2 * 90), "it is dead");
+            world.run(600, 6.0);
+            assert_eq!(world.rate.life().phase(), Phase::Cleared);
+        }
+        // On its first day it is not judged; nor is who has nothing to do now and then.
+        let mut world = World { floor: Floor::Learned, ..World::new(9) };
+        assert_eq!(world.run(80_000, 6.0), None);
+        assert_eq!(world.run(3600, 0.0), None);
+        for _ in 0..48 {
+            assert_eq!(world.run(3600, 6.0), None);
+        }
+        assert_eq!(world.run(3600, 0.0), None);
     }
 
     #[test]

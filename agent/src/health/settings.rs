@@ -21,6 +21,10 @@ pub struct Settings {
     pub probe_loss: Bernoulli,
     /// Test over looks at a path's flows.
     pub one_way: Bernoulli,
+    /// Test over looks at connections that are regularly spoken to.
+    pub silence: Bernoulli,
+    /// How long such connections are watched before their silence is judged.
+    pub silence_learning: Duration,
     /// Test over sessions on their way to media.
     pub activation: Bernoulli,
     /// How long a relay has to be watched before it is judged by its output alone.
@@ -55,6 +59,8 @@ impl Default for Settings {
             loss: Bernoulli { p0: 0.001, p1: 0.005, threshold: 12.0 },
             probe_loss: Bernoulli { p0: 0.005, p1: 0.2, threshold: 9.0 },
             one_way: Bernoulli { p0: 0.005, p1: 0.5, threshold: 12.0 },
+            silence: Bernoulli { p0: 0.005, p1: 0.5, threshold: 9.0 },
+            silence_learning: Duration::from_secs(600),
             activation: Bernoulli { p0: 0.03, p1: 0.3, threshold: 12.0 },
             relay_learning: Duration::from_secs(120),
             drops_least: 5,

@@ -20,6 +20,16 @@ pub struct Trials {
     pub counted: u64,
 }
 
+/// How a condition ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Back {
+    /// From the share that recovery has to refute to the good one.
+    pub test: Bernoulli,
+    /// Whether trials of which none is bad renew the lease as well, while they do not yet suffice for an end: at a small share bad
+    /// ones are further apart than a lease.
+    pub undecided: bool,
+}
+
 /// What detectors that count trials have in common.
 #[derive(Clone, Debug, Default)]
 pub struct Shares {
@@ -46,6 +56,19 @@ impl Shares {
         at: Duration,
         learning: &Learning,
         test: &Bernoulli,
+        trials: Trials,
+    ) -> Option<Phase> {
+        self.look_back(settings, at, learning, test, None, trials)
+    }
+
+    /// The same where what recovery has to refute is not what raises it.
+    pub fn look_back(
+        &mut self,
+        settings: &Settings,
+        at: Duration,
+        learning: &Learning,
+        test: &Bernoulli,
+        back: Option<&Back>,
         Trials { good, bad, counted }: Trials,
     ) -> Option<Phase> {
         let finished = self.cusum.observe(test, good, counted);
@@ -54,11 +77,14 @@ impl Shares {
         if self.life.phase() == Phase::Cleared && !alarm {
             self.learned.add(learning, finished);
         }
+        let any = good + bad > 0;
+        let undecided = back.is_some_and(|back| back.undecided) && any && self.life.phase() == Phase::Raised;
+        let back = back.map_or(test, |back| &back.test);
         let look = Look {
             alarm,
-            bad: bad > 0,
-            any: good + bad > 0,
-            good: good as f64 * test.down() - bad as f64 * test.up(),
+            bad: bad > 0 || undecided,
+            any,
+            good: good as f64 * back.down() - bad as f64 * back.up(),
         };
         let before = self.life.look(settings, at, look)?;
         self.cusum.follow(self.life.phase());

@@ -55,16 +55,20 @@ impl PinError {
     }
 }
 
+/// Whether what would be made in a directory would be in a BPF file system.
+pub fn require(directory: &Path) -> Result<(), PinError> {
+    let there = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let kind = rustix::fs::statfs(there)
+        .map_err(|error| PinError::Directory { path: directory.into(), error: error.into() })?;
+    if kind.f_type as u32 == BPFFS { Ok(()) } else { Err(PinError::NotBpffs(directory.into())) }
+}
+
 /// Makes the directory, and makes sure that nobody else has it: two agents would each remove what the
 /// other keeps there. Held as long as the file is open.
 pub fn lock(directory: &Path, mode: u32) -> Result<File, PinError> {
     let failed = |error| PinError::Directory { path: directory.into(), error };
     // Before anything is made: it would be left in another file system.
-    let there = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-    let kind = rustix::fs::statfs(there).map_err(|error| failed(error.into()))?;
-    if kind.f_type as u32 != BPFFS {
-        return Err(PinError::NotBpffs(directory.into()));
-    }
+    require(directory)?;
     DirBuilder::new().recursive(true).mode(mode).create(directory).map_err(failed)?;
     let file = File::open(directory).map_err(failed)?;
     match file.try_lock() {

@@ -44,7 +44,7 @@ pub use cgroup::CgroupRoot;
 pub use error::KernelError;
 pub use load::ProgramState;
 pub use media::{Interface, Watched};
-pub use path_map::PathMap;
+pub use path_map::{PathMap, Pin as PathMapPin, look as look_at_path_map};
 pub use pin::{Found, Pins, describe as describe_pins};
 use programs::{PROGRAMS, Program};
 use settings::{PeerPrefix, Settings};

@@ -5,7 +5,7 @@
 //! descriptor, which takes no privilege since Linux 5.19 (before, the agent keeps `CAP_BPF`; see [`super::privileges`]).
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io,
     os::unix::fs::PermissionsExt,
     path::Path,
@@ -22,7 +22,7 @@ use graylag_ebpf::{
 
 use super::{
     KernelError,
-    bpffs::{PinError, lock},
+    bpffs::{self, PinError, lock},
     error::chain,
     maps::{Raw, absent_is_fine, failed},
 };
@@ -79,8 +79,50 @@ const fn trie_key(key: &Key) -> lpm_trie::Key<Raw<Address>> {
     lpm_trie::Key::new(key.bits, Raw(key.address))
 }
 
-/// The map that an earlier agent left. One of another size or version is removed.
-fn left(path: &Path, entries: u32) -> Result<Option<MapData>, PinError> {
+/// What an agent would find at a pin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pin {
+    /// Nothing: it would be made.
+    None,
+    /// A map that would be taken over.
+    Left,
+    /// A map of another version or size, which would be replaced.
+    Other,
+    /// Another agent writes there.
+    InUse,
+}
+
+/// Looks at a pin and changes nothing.
+pub fn look(path: &Path, entries: u32) -> Result<Pin, PinError> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    bpffs::require(directory)?;
+    if !directory.exists() {
+        return Ok(Pin::None);
+    }
+    let failed = |error| PinError::Directory { path: directory.into(), error };
+    let file = File::open(directory).map_err(failed)?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => return Ok(Pin::InUse),
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
+        Ok(()) => {}
+    }
+    Ok(match found(path)? {
+        None => Pin::None,
+        Some((_, shape)) if shape == shape_of(entries + 1) => Pin::Left,
+        Some(_) => Pin::Other,
+    })
+}
+
+/// Sizes of key and value, entries, flags.
+type Shape = (u32, u32, u32, u32);
+
+/// What this version makes.
+const fn shape_of(entries: u32) -> Shape {
+    (size_of::<Key>() as u32, size_of::<Entry>() as u32, entries, FLAGS)
+}
+
+/// The map of graylag's that is there, and its shape.
+fn found(path: &Path) -> Result<Option<(MapData, Shape)>, PinError> {
     let refused = |error: String| PinError::Refused { path: path.into(), error };
     let data = match MapData::from_pin(path) {
         Ok(data) => data,
@@ -99,9 +141,17 @@ fn left(path: &Path, entries: u32) -> Result<Option<MapData>, PinError> {
     if !matches!(info.map_type(), Ok(MapType::LpmTrie)) || info.name_as_str() != Some(NAME) {
         return Err(PinError::Foreign(path.into()));
     }
-    let found = (info.key_size(), info.value_size(), info.max_entries(), info.map_flags());
-    if found == (size_of::<Key>() as u32, size_of::<Entry>() as u32, entries, FLAGS) {
-        return Ok(Some(data));
+    let shape = (info.key_size(), info.value_size(), info.max_entries(), info.map_flags());
+    Ok(Some((data, shape)))
+}
+
+/// The map that an earlier agent left. One of another size or version is removed.
+fn left(path: &Path, entries: u32) -> Result<Option<MapData>, PinError> {
+    let refused = |error: String| PinError::Refused { path: path.into(), error };
+    match found(path)? {
+        None => return Ok(None),
+        Some((data, shape)) if shape == shape_of(entries) => return Ok(Some(data)),
+        Some(_) => {}
     }
     tracing::warn!(
         "{} was made by another version or with other limits, and is replaced: readers must open it again",
@@ -114,8 +164,8 @@ fn left(path: &Path, entries: u32) -> Result<Option<MapData>, PinError> {
 /// A new map.
 fn pinned(path: &Path, entries: u32) -> Result<MapData, PinError> {
     let refused = |error: String| PinError::Refused { path: path.into(), error };
-    let (key, value) = (size_of::<Key>() as u32, size_of::<Entry>() as u32);
-    let definition = aya_obj::Map::new_from_params(MapType::LpmTrie as u32, key, value, entries, FLAGS);
+    let (key, value, entries, flags) = shape_of(entries);
+    let definition = aya_obj::Map::new_from_params(MapType::LpmTrie as u32, key, value, entries, flags);
     let data = MapData::create(definition, NAME, None).map_err(|error| refused(chain(&error)))?;
     data.pin(path).map_err(|error| refused(chain(&error)))?;
     fs::set_permissions(path, fs::Permissions::from_mode(MODE))

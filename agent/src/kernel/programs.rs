@@ -386,7 +386,7 @@ pub const PROGRAMS: &[Program] = &[
     Program {
         name: "scan_conns",
         hook: Hook::MapIterator { map: "CONNS" },
-        members: &["SKC_STATE", "SKC_DPORT"],
+        members: &["SKC_STATE", "SKC_DPORT", "TP_SEGS_IN"],
         instead_of: &[],
     },
     Program {

@@ -15,6 +15,8 @@ pub enum ConditionName {
     FirstByteStall,
     /// Its answers take longer than its own past, network unchanged.
     ResponseSlow,
+    /// It speaks regularly, and is silent.
+    ReceiveSilence,
     /// It has fewer exchanges than its floor.
     RateLow,
     /// Loss above its bound, bursts counted once.
@@ -39,10 +41,11 @@ pub enum ConditionName {
 
 impl ConditionName {
     /// All that this version concludes.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::HandshakeStall,
         Self::FirstByteStall,
         Self::ResponseSlow,
+        Self::ReceiveSilence,
         Self::RateLow,
         Self::PathLoss,
         Self::PathDown,
@@ -61,6 +64,7 @@ impl ConditionName {
             Self::HandshakeStall => "handshake_stall",
             Self::FirstByteStall => "first_byte_stall",
             Self::ResponseSlow => "response_slow",
+            Self::ReceiveSilence => "receive_silence",
             Self::RateLow => "rate_low",
             Self::PathLoss => "path_loss",
             Self::PathDown => "path_down",
@@ -80,7 +84,8 @@ impl ConditionName {
             Self::HandshakeStall => "attempts to or from it hang",
             Self::FirstByteStall => "it accepts and does not speak",
             Self::ResponseSlow => "its answers take longer than its own past, network unchanged",
-            Self::RateLow => "its exchanges come more slowly than the floor that was configured",
+            Self::ReceiveSilence => "it should have spoken by now",
+            Self::RateLow => "its exchanges come more slowly than the floor that was configured or learned",
             Self::PathLoss => "more of its media or probes is lost than usual, bursts counted once",
             Self::PathDown => "it should deliver, and nothing proves that it does",
             Self::NotRerouted => "media still goes into a path that is down",

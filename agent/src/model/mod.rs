@@ -36,4 +36,4 @@ pub use probe::{
 };
 pub use relay::{Process, RelayCounts, RelayTick};
 pub use subject::{OTHER, Path, Subject, role_name};
-pub use tick::{Ages, Counts, Drops, HostTick, Pending, SubjectTick, Tick};
+pub use tick::{Ages, Counts, Drops, HostTick, Pending, Spoken, SpokenTick, SubjectTick, Tick};

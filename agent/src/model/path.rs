@@ -135,8 +135,12 @@ pub struct ProbeTick {
     pub delivered: Option<Duration>,
     /// When the newest packet came that did not validate.
     pub mismatch: Option<Duration>,
+    /// When the newest test packet was under way whose answer came and did not validate.
+    pub echoed: Option<Duration>,
     /// When the peer's host last said that nobody listens there (ICMP port unreachable): its agent restarts, the path is well.
     pub refused: Option<Duration>,
     /// Whether the peer says what it gets, in test packets of its own.
     pub reports: bool,
+    /// When it last said that it loses too much of what this host sends, on the ticks' clock; `None` where its newest word is another.
+    pub told_lossy: Option<Duration>,
 }

@@ -73,6 +73,8 @@ pub struct PeerReport {
     pub newest: Option<Duration>,
     /// Time since this was said.
     pub age: Duration,
+    /// Whether it loses too much of what this node sends it, by all that it knows: probes, media.
+    pub lossy: bool,
 }
 
 /// One STAMP session (RFC 8762) as this node's Session-Sender sees it. Counts are cumulative since the session began; a
@@ -131,6 +133,9 @@ pub struct StampPath {
     pub last_delivery: Option<Duration>,
     /// Age of the newest packet that does not validate.
     pub last_mismatch: Option<Duration>,
+    /// Age of the newest test packet whose answer does not validate and shows the packet's own timestamp: it reached somebody there.
+    /// Good for not calling a path down, not for trust.
+    pub last_echo: Option<Duration>,
     /// Age of the newest ICMP port unreachable (RFC 792, type 3 code 3; RFC 4443, 3.1, type 1 code 4) that quotes a test packet
     /// to this address and port, as the kernel matched it to the socket that sent (`ip_icmp_error`, `ipv6_icmp_error`). The path is
     /// well and the peer's agent is gone, as while it restarts. It carries no digest: good for an explanation, not for trust.

@@ -22,6 +22,8 @@ pub struct Tick {
     pub late: Duration,
     /// Subjects that had traffic, or have something pending.
     pub subjects: Vec<SubjectTick>,
+    /// Connections that are regularly spoken to; on some looks only.
+    pub spoken: Option<Vec<SpokenTick>>,
     /// Paths that carry media, by direction.
     pub media: Vec<LegTick>,
     /// Sessions on their way to media.
@@ -179,6 +181,28 @@ impl Pending {
     pub fn is_empty(&self) -> bool {
         self.handshake.is_empty() && self.first_byte.is_empty() && self.longest_wait.is_none()
     }
+}
+
+/// Connections of one subject whose peer speaks of itself, and regularly.
+#[derive(Clone, Debug)]
+pub struct SpokenTick {
+    /// Who should speak.
+    pub subject: Subject,
+    /// The connections that are open both ways.
+    pub connections: Vec<Spoken>,
+}
+
+/// One of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Spoken {
+    /// Its number while it lives.
+    pub id: u64,
+    /// When it last said something, on the ticks' clock.
+    pub heard: Duration,
+    /// The silence that is usual with it.
+    pub usual: Duration,
+    /// Segments that have come, acknowledgements and keep-alives among them; modulo 2³².
+    pub segments_in: u32,
 }
 
 /// What this host dropped.

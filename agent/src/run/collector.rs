@@ -1,6 +1,8 @@
 //! The collector's thread: looks at the kernel on time, whatever the others do, and passes on what changed.
 
 use std::{
+    collections::BTreeSet,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -91,6 +93,7 @@ impl Handle {
             failing: Failing::default(),
             sockets_failing: Failing::default(),
             keeping_fails: Failing::default(),
+            losing: BTreeSet::new(),
         };
         let stopped = stop.clone();
         let thread = thread::Builder::new()
@@ -131,6 +134,8 @@ struct Work<L> {
     failing: Failing,
     sockets_failing: Failing,
     keeping_fails: Failing,
+    /// Peers that have been told that too much of what they send is lost.
+    losing: BTreeSet<IpAddr>,
 }
 
 /// Whether something fails, told when that changes and not each time.
@@ -234,6 +239,11 @@ impl<L: Listener> Work<L> {
         if let Some(prober) = &self.probers.stamp {
             for announcement in self.engine.absorb_probes(prober.look(), at, late) {
                 self.listener.changed(announcement);
+            }
+            let losing = self.engine.losing();
+            if losing != self.losing {
+                prober.losing(&losing);
+                self.losing = losing;
             }
             if let Some(map) = &mut self.path_map {
                 map.publish_probed(&self.engine, at);

@@ -27,6 +27,7 @@ use signal_hook::{
     iterator::Signals,
 };
 
+pub use path_map::look as look_at_path_map;
 pub use settings::{check_program_names, kernel_settings, softirq_threads, try_interfaces};
 
 pub use crate::export::SettingsError as ExportSettingsError;

@@ -1,13 +1,13 @@
 //! The pinned map of path states: the feed says what is to be in it, the kernel takes it.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use super::collector::Failing;
 use crate::{
     config::{Config, ConfigError, Peer},
     engine::Engine,
     feed::path_map::{self, Change, MappedPeer},
-    kernel,
+    kernel::{self, PathMapPin, PinError},
     model::status::MapStatus,
 };
 
@@ -30,6 +30,12 @@ pub fn open(config: &Config) -> Result<Option<kernel::PathMap>, ConfigError> {
         })
     };
     config.path_map.as_deref().map(open).transpose()
+}
+
+/// What an agent would find where the configuration wants the map; nothing is changed. `None` where it wants none.
+pub fn look(config: &Config) -> Option<(&Path, Result<PathMapPin, PinError>)> {
+    let path = config.path_map.as_deref()?;
+    Some((path, kernel::look_at_path_map(path, room(config))))
 }
 
 /// Keeps the map in step with what the engine knows.

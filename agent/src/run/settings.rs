@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use crate::{
     aggregate::{Naming, PeerName, ServiceName},
     collect,
-    config::{AddressProbe, Config, ConfigError, KernelLog, Namespace, Peer},
+    config::{self, AddressProbe, Config, ConfigError, KernelLog, Namespace, Peer},
     health,
     kernel::{
         Kernel, Watched, netns,
@@ -169,6 +169,7 @@ pub fn judge_settings(config: &Config) -> (health::Settings, BTreeMap<Arc<str>, 
         handshake_bound: config.thresholds.handshake_stall,
         first_byte_bound: config.thresholds.first_byte_stall,
         relay_learning: config.thresholds.relay_learning,
+        silence_learning: config.thresholds.silence_learning,
         reroute: config.thresholds.reroute,
         lease: config.thresholds.lease,
         canary: config.node_health.canary,
@@ -177,7 +178,10 @@ pub fn judge_settings(config: &Config) -> (health::Settings, BTreeMap<Arc<str>, 
     settings.shift.least = config.thresholds.response_slow;
     let mut declared: BTreeMap<Arc<str>, health::Declared> = BTreeMap::new();
     for service in &config.services {
-        let floor = service.rate_floor.map(|a_minute| f64::from(a_minute) / 60.0);
+        let floor = service.rate_floor.map(|floor| match floor {
+            config::Floor::Configured(a_minute) => health::Floor::Configured(f64::from(a_minute) / 60.0),
+            config::Floor::Learned => health::Floor::Learned,
+        });
         if service.answers.is_some() || floor.is_some() {
             let declared = declared.entry(service.name.as_str().into()).or_default();
             *declared = health::Declared {

@@ -25,7 +25,7 @@ use graylag_ebpf::{
 
 pub use skb::Skb;
 pub use task::{Task, sock_of};
-pub use tcp::{StableTcpSock, TcpCounters, TcpSock};
+pub use tcp::{StableTcpSock, TcpCounters, TcpSock, segments_in};
 
 macro_rules! globals {
     ($(($name:ident, $path:literal)),*) => {

@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 
 use super::{
-    Direct, Load, TP_BYTES_RECEIVED, TP_DSACK_DUPS, TP_SEGS_IN, TP_SEGS_OUT, TP_SND_UNA, TP_SRTT_US,
+    Direct, Load, Probe, TP_BYTES_RECEIVED, TP_DSACK_DUPS, TP_SEGS_IN, TP_SEGS_OUT, TP_SND_UNA, TP_SRTT_US,
     TP_WRITE_SEQ,
 };
 
@@ -73,6 +73,13 @@ impl TcpCounters for StableTcpSock {
     fn dsack_dups(&self) -> u32 {
         unsafe { (*self.raw).dsack_dups }
     }
+}
+
+/// `segs_in` of the socket at an address that may be none any more.
+#[inline(always)]
+pub fn segments_in(address: u64) -> u32 {
+    // SAFETY: any bits are a number; the helper checks the address.
+    unsafe { Probe::load(address as *const c_void, &TP_SEGS_IN) }
 }
 
 /// A `struct tcp_sock`.

@@ -18,6 +18,8 @@ pub struct Heard {
     report: Option<(Report, Duration)>,
     /// Of its own test packets, by their numbers.
     counts: StampCounts,
+    /// Whether too much of what it sends is lost; what this node tells it.
+    lossy: bool,
 }
 
 impl Heard {
@@ -41,9 +43,15 @@ impl Heard {
         self.mismatch_at = Some(now);
     }
 
+    /// What this node has concluded of what comes from there.
+    pub const fn loses(&mut self, lossy: bool) {
+        self.lossy = lossy;
+    }
+
     /// What this node says of the other.
     pub fn to_report(self, now: Duration) -> Report {
-        Report { received: self.received, newest: self.at.map(|at| now.saturating_sub(at)) }
+        let newest = self.at.map(|at| now.saturating_sub(at));
+        Report { received: self.received, newest, lossy: self.lossy }
     }
 
     /// Copies into `path`, which has its session's part already, what is known at `now`.
@@ -56,7 +64,7 @@ impl Heard {
         path.report = self.report.map(|(report, at)| {
             let age = now.saturating_sub(at);
             let newest = report.newest.map(|newest| newest.saturating_add(age));
-            PeerReport { received: report.received, newest, age }
+            PeerReport { received: report.received, newest, age, lossy: report.lossy }
         });
         path.last_delivery = newer(path.last_delivery, path.report.and_then(|report| report.newest));
     }
@@ -92,6 +100,7 @@ pub fn blank(peer: &str, address: SocketAddr, interval: Duration) -> StampPath {
         last_receive: None,
         last_delivery: None,
         last_mismatch: None,
+        last_echo: None,
         last_refused: None,
         report: None,
         unanswered: 0,

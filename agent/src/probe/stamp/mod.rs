@@ -5,8 +5,9 @@
 //! [`fate`] one session, [`reflector`], [`peers`], [`arrivals`] and [`heard`] the other end, [`sessions`] all of them together. [`socket`] and [`prober`]
 //! are the sockets and the thread.
 //!
-//! Test packets carry what their sender has received of the other end (Private Use TLV 252), so that *transmit* rests on the
-//! peer's own evidence even where no reply comes back. A reflector that does not know it returns it, with U.
+//! Test packets carry what their sender has received of the other end (Private Use TLV 252), and whether it loses too much of it
+//! (253), so that *transmit* rests on the peer's own evidence even where no reply comes back. A reflector that does not know them
+//! returns them, with U.
 
 pub mod arrivals;
 pub mod fate;
@@ -31,3 +32,6 @@ pub use sessions::{Settings, Target};
 pub use crate::model::STAMP_PORT as PORT;
 /// A test packet without a reply for this long is lost.
 pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
+/// What came later is here for this long, and this is not: then it is lost, though it may still come. Reordering is a matter of
+/// milliseconds.
+const HOLD: std::time::Duration = std::time::Duration::from_millis(50);

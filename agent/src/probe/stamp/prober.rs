@@ -5,7 +5,9 @@
 //! densely, many share a wake-up. No measurement suffers, for the kernel says when each came.
 
 use std::{
+    collections::BTreeSet,
     io,
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -147,6 +149,11 @@ impl Prober {
     /// What all sessions have seen, copied out; in the order of peers and addresses.
     pub fn look(&self) -> Vec<StampPath> {
         self.shared.sessions().look(monotonic())
+    }
+
+    /// Tells the peers at these addresses, and no others, that too much of what they send is lost.
+    pub fn losing(&self, addresses: &BTreeSet<IpAddr>) {
+        self.shared.sessions().losing(addresses);
     }
 
     /// What the reflector has done.

@@ -293,7 +293,7 @@ mod tests {
     fn a_recording_is_no_evidence() {
         let ours = keys("00");
         let mut reflector = reflector(Some(ours.clone()), 9);
-        let report = Report { received: 4, newest: None };
+        let report = Report { received: 4, newest: None, lossy: false };
         let packet = packet(3, 1, Some(&ours), Some(report));
         let heard = |sent, duplicated| StampCounts { sent, duplicated, ..StampCounts::default() };
         let mut reflection = || give(&mut reflector, &packet, "10.0.0.1:9").0;

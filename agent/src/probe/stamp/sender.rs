@@ -4,6 +4,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use super::{
+    HOLD,
     fate::{Fates, Mark},
     packet::{ErrorEstimate, Reply, Request, Timestamp},
 };
@@ -64,6 +65,8 @@ pub struct Session {
     next: u64,
     /// Packets `next - outstanding.len()` to `next`.
     outstanding: VecDeque<Outstanding>,
+    /// So many of these, from the oldest on, have had their fate; they are kept for copies and late answers.
+    settled: usize,
     fates: Fates,
     late: u64,
     unsent: u64,
@@ -76,6 +79,8 @@ pub struct Session {
     replied_at: Option<Duration>,
     /// When the newest answered packet was sent, and its number.
     delivered: Option<(Duration, u64)>,
+    /// When the newest packet was sent that something answered which does not validate.
+    echoed: Option<Duration>,
 }
 
 impl Session {
@@ -88,6 +93,7 @@ impl Session {
             random: seed ^ u64::from(ssid),
             next: 0,
             outstanding: VecDeque::new(),
+            settled: 0,
             fates: Fates::default(),
             late: 0,
             unsent: 0,
@@ -97,6 +103,7 @@ impl Session {
             one_way: None,
             replied_at: None,
             delivered: None,
+            echoed: None,
         };
         if schedule.count.is_none() {
             let phase = session.fraction();
@@ -122,7 +129,7 @@ impl Session {
     pub fn send(&mut self, now: Duration, timestamp: Timestamp) -> Request {
         self.advance(now);
         if self.outstanding.len() >= OUTSTANDING {
-            self.settle_oldest();
+            self.forget_oldest();
         }
         let jitter = 0.9 + 0.2 * self.fraction();
         self.due += self.schedule.interval.mul_f64(jitter);
@@ -179,6 +186,10 @@ impl Session {
             self.fates.answered_again(mark, reply.sequence);
             return Answer::Again;
         }
+        if at < self.settled {
+            self.late += 1;
+            return Answer::Late;
+        }
         let sent_at = outstanding.sent_at;
         let lives = self.fates.resets;
         outstanding.mark = Some(self.fates.answered(ours, reply.sequence, sent_at, now));
@@ -222,13 +233,22 @@ impl Session {
         }
     }
 
+    /// A reply that does not validate shows what only our packet had in it, its timestamp. Who made it is not known; that the packet got
+    /// to where replies are made, or near it, is.
+    pub fn echo(&mut self, reply: &Reply) {
+        let Some((_, at)) = self.find(reply.sender.sequence) else { return };
+        if let Some(ours) = self.outstanding.get(at).filter(|ours| ours.timestamp == reply.sender.timestamp) {
+            self.echoed = self.echoed.max(Some(ours.sent_at));
+        }
+    }
+
     /// A reply that does not validate, and says it is to this number: that packet is not lost, and not answered either. Where
     /// the number cannot be (the other end reads packets in the other mode), it excuses the oldest.
     pub fn mismatch(&mut self, sequence: u32) {
         let waits = |o: &Outstanding| o.mark.is_none() && !o.mismatched;
-        let said = self.find(sequence).map(|(_, at)| at);
+        let said = self.find(sequence).map(|(_, at)| at).filter(|at| *at >= self.settled);
         let said = said.filter(|at| self.outstanding.get(*at).is_some_and(waits));
-        if let Some(at) = said.or_else(|| self.outstanding.iter().position(waits))
+        if let Some(at) = said.or_else(|| self.oldest(waits))
             && let Some(outstanding) = self.outstanding.get_mut(at)
         {
             outstanding.mismatched = true;
@@ -242,39 +262,64 @@ impl Session {
         let at = match quoted {
             Some(quoted) => self.find(quoted.sequence).map(|(_, at)| at).filter(|at| {
                 let found = self.outstanding.get(*at);
-                found.is_some_and(|o| waits(o) && o.timestamp == quoted.timestamp)
+                *at >= self.settled && found.is_some_and(|o| waits(o) && o.timestamp == quoted.timestamp)
             }),
-            None => self.outstanding.iter().position(waits),
+            None => self.oldest(waits),
         };
         if let Some(outstanding) = at.and_then(|at| self.outstanding.get_mut(at)) {
             outstanding.refused = true;
         }
     }
 
-    /// Gives up what is without an answer for too long.
+    /// The oldest of those without a fate that is so.
+    fn oldest(&self, is_so: impl Fn(&Outstanding) -> bool) -> Option<usize> {
+        let at = self.outstanding.iter().skip(self.settled).position(is_so)?;
+        Some(self.settled + at)
+    }
+
+    /// Gives up what is without an answer for too long, or for as long as an answer takes and a little more while a later packet
+    /// is answered (as RFC 9002, 6.1, has it): whoever judges the loss need not wait for what only a dead path takes.
     pub fn advance(&mut self, now: Duration) {
-        while self
-            .outstanding
-            .front()
-            .is_some_and(|oldest| now.saturating_sub(oldest.sent_at) >= self.schedule.patience)
-        {
-            self.settle_oldest();
+        let age = |o: &Outstanding| now.saturating_sub(o.sent_at);
+        let soon = self.expected() + HOLD;
+        while let Some(next) = self.outstanding.get(self.settled) {
+            let number = self.next - (self.outstanding.len() - self.settled) as u64;
+            let overtaken = self.delivered.is_some_and(|(_, newest)| newest > number);
+            if !(age(next) >= self.schedule.patience
+                || age(next) >= soon && (next.mark.is_some() || overtaken))
+            {
+                break;
+            }
+            self.settle_next();
+        }
+        while self.outstanding.front().is_some_and(|oldest| age(oldest) >= self.schedule.patience) {
+            self.forget_oldest();
         }
     }
 
-    fn settle_oldest(&mut self) {
-        match self.outstanding.pop_front() {
-            Some(Outstanding { mark: Some(mark), .. }) => self.fates.settle_answered(mark),
-            Some(Outstanding { refused: true, sent_at, .. }) => self.fates.settle_refused(sent_at),
+    fn settle_next(&mut self) {
+        match self.outstanding.get(self.settled) {
+            Some(Outstanding { mark: Some(mark), .. }) => self.fates.settle_answered(*mark),
+            Some(Outstanding { refused: true, sent_at, .. }) => self.fates.settle_refused(*sent_at),
             Some(Outstanding { mismatched: true, .. }) => self.fates.settle_mismatched(),
             Some(_) => self.fates.settle_unanswered(),
-            None => {}
+            None => return,
+        }
+        self.settled += 1;
+    }
+
+    fn forget_oldest(&mut self) {
+        if self.settled == 0 {
+            self.settle_next();
+        }
+        if self.outstanding.pop_front().is_some() {
+            self.settled = self.settled.saturating_sub(1);
         }
     }
 
     /// Whether all was sent, and nothing can be answered any more.
     pub fn is_over(&self) -> bool {
-        self.due().is_none() && self.outstanding.iter().all(|o| o.mark.is_some())
+        self.due().is_none() && self.outstanding.iter().skip(self.settled).all(|o| o.mark.is_some())
     }
 
     /// The number of ours with these low 32 bits, and its place among the outstanding.
@@ -287,10 +332,11 @@ impl Session {
     /// Copies into `path` what this session knows. What it does not know (the peer's report, mismatches) is the caller's.
     pub fn look(&self, now: Duration, path: &mut StampPath) {
         let fates = &self.fates;
-        let waiting = self.outstanding.iter().filter(|o| o.mark.is_none()).count() as u64;
+        let unsettled = self.outstanding.iter().skip(self.settled);
+        let waiting = unsettled.filter(|o| o.mark.is_none()).count() as u64;
         path.sent = self.next;
         // Those answered and not settled yet count as answered, but their direction's totals wait for the order.
-        path.answered = fates.answered + self.outstanding.len() as u64 - waiting;
+        path.answered = fates.answered + (self.outstanding.len() - self.settled) as u64 - waiting;
         (path.transmit, path.receive) = (fates.transmit, fates.receive);
         (path.unattributed, path.mismatched) = (fates.unattributed, fates.mismatched);
         path.refused = fates.refused;
@@ -300,14 +346,20 @@ impl Session {
         (path.variation_transmit, path.variation_receive) = self.variation.clone();
         path.last_receive = self.replied_at.map(|at| now.saturating_sub(at));
         path.last_delivery = self.delivered.map(|(at, _)| now.saturating_sub(at));
+        path.last_echo = self.echoed.map(|at| now.saturating_sub(at));
         path.unanswered = self.unanswered(now);
+    }
+
+    /// How long an answer takes at most, as far as is known.
+    fn expected(&self) -> Duration {
+        let patience = self.schedule.patience;
+        let expected = self.smoothed.map_or(patience, |(smoothed, deviation)| smoothed + deviation * 4);
+        expected.clamp(OVERDUE_LEAST.min(patience), patience)
     }
 
     /// Packets after the newest answered one whose answer is overdue.
     fn unanswered(&self, now: Duration) -> u64 {
-        let patience = self.schedule.patience;
-        let expected = self.smoothed.map_or(patience, |(smoothed, deviation)| smoothed + deviation * 4);
-        let expected = expected.clamp(OVERDUE_LEAST.min(patience), patience);
+        let expected = self.expected();
         let first = self.delivered.map_or(0, |(_, newest)| newest + 1);
         let oldest = self.next - self.outstanding.len() as u64;
         let given_up = oldest.saturating_sub(first);

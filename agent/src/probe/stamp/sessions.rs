@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
+    collections::{BTreeSet, BinaryHeap, HashMap},
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -214,6 +214,7 @@ impl Sessions {
             }
         };
         if !valid {
+            entry.session.echo(&reply);
             entry.session.mismatch(reply.sender.sequence);
             self.mismatched(from.ip(), now);
             return;
@@ -291,6 +292,13 @@ impl Sessions {
         let ssid = found.map_or(*usual, |request| request.ssid);
         if let Some(entry) = self.entries.get_mut(&ssid) {
             entry.session.refused(found);
+        }
+    }
+
+    /// Of these addresses too much is lost on the way here, and of no others: their test packets say so from now on.
+    pub fn losing(&mut self, addresses: &BTreeSet<IpAddr>) {
+        for (address, heard) in &mut self.heard {
+            heard.loses(addresses.contains(address));
         }
     }
 

@@ -28,6 +28,11 @@ const MAGIC: u32 = u32::from_be_bytes(*b"glr1");
 /// Octets of a report's value: magic, count, age.
 const REPORT_VALUE: usize = 4 + 8 + 8;
 
+/// That too much of what the peer sends is lost: there where it is so, else left out. The next of the range for Private Use.
+const LOSSY: u8 = 253;
+/// Says that a private TLV 253 is this one.
+const LOSSY_MAGIC: [u8; 4] = *b"gll1";
+
 /// What this node has received of the peer it is told to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -35,6 +40,8 @@ pub struct Report {
     pub received: u64,
     /// Age of the newest; in milliseconds on the wire. `None`: never.
     pub newest: Option<Duration>,
+    /// Whether too much of what comes from there is lost.
+    pub lossy: bool,
 }
 
 /// What the TLVs of a packet come to.
@@ -92,6 +99,7 @@ fn report_of(value: &[u8]) -> Option<Report> {
     (u32::from_be_bytes(*magic) == MAGIC).then(|| Report {
         received: u64::from_be_bytes(*received),
         newest: (age != u64::MAX).then(|| Duration::from_millis(age)),
+        lossy: false,
     })
 }
 
@@ -101,6 +109,7 @@ pub fn read(octets: &[u8], sequence: u32, keys: Option<&Keys>) -> Extension {
     let mut found = Extension::default();
     let mut covered = false;
     let mut only_padding = true;
+    let mut lossy = false;
     for tlv in walk(octets) {
         let Ok(tlv) = tlv else {
             found.malformed = true;
@@ -127,9 +136,11 @@ pub fn read(octets: &[u8], sequence: u32, keys: Option<&Keys>) -> Extension {
                     found.understood = tlv.flags & UNRECOGNIZED == 0;
                 }
             }
+            LOSSY if tlv.flags & MALFORMED == 0 => lossy |= tlv.value == LOSSY_MAGIC,
             _ => {}
         }
     }
+    found.report = found.report.map(|report| Report { lossy, ..report });
     found.unverified |= keys.is_some() && !covered && !only_padding;
     if found.unverified {
         (found.report, found.understood) = (None, false);
@@ -155,6 +166,7 @@ pub fn reflect(octets: &mut [u8], read: &Extension, sequence: u32, keys: Option<
                 let known = match tlv.kind {
                     PADDING | HMAC => true,
                     REPORT => report_of(tlv.value).is_some(),
+                    LOSSY => tlv.value == LOSSY_MAGIC,
                     _ => false,
                 };
                 flags.push((tlv.at, integrity | if known { 0 } else { UNRECOGNIZED }));
@@ -185,6 +197,10 @@ pub fn append(out: &mut Vec<u8>, report: &Report, sequence: u32, keys: Option<&K
     out.extend(MAGIC.to_be_bytes());
     out.extend(report.received.to_be_bytes());
     out.extend(age.to_be_bytes());
+    if report.lossy {
+        out.extend([UNRECOGNIZED, LOSSY, 0, LOSSY_MAGIC.len() as u8]);
+        out.extend(LOSSY_MAGIC);
+    }
     if let Some(keys) = keys {
         let digest = keys.sign(0, &[&sequence.to_be_bytes(), out.get(begin..).unwrap_or_default()]);
         out.extend([UNRECOGNIZED, HMAC, 0, DIGEST as u8]);
@@ -201,7 +217,7 @@ mod tests {
         Keys::parse("000102030405060708090a0b0c0d0e0f").unwrap()
     }
 
-    const REPORT_17: Report = Report { received: 17, newest: Some(Duration::from_millis(42)) };
+    const REPORT_17: Report = Report { received: 17, newest: Some(Duration::from_millis(42)), lossy: false };
 
     #[test]
     fn a_report_arrives_and_comes_back_understood() {
@@ -216,6 +232,22 @@ mod tests {
             reflect(&mut octets, &there, 3, keys.map(|keys| (keys, 0)));
             let back = read(&octets, 3, keys);
             assert!(back.understood && !back.unverified, "{back:?}");
+        }
+    }
+
+    #[test]
+    fn that_too_much_is_lost_is_said_where_it_is_so() {
+        for keys in [None, Some(&keys())] {
+            let mut octets = Vec::new();
+            append(&mut octets, &Report { lossy: true, ..REPORT_17 }, 9, keys);
+            let there = read(&octets, 9, keys);
+            assert_eq!(there.report, Some(Report { lossy: true, ..REPORT_17 }));
+            reflect(&mut octets, &there, 3, keys.map(|keys| (keys, 0)));
+            assert!(read(&octets, 3, keys).understood);
+            // Without a report beside it, or by others who use the number, it says nothing.
+            let mut other = vec![UNRECOGNIZED, LOSSY, 0, 4, 1, 2, 3, 4];
+            append(&mut other, &REPORT_17, 9, None);
+            assert_eq!(read(&other, 9, None).report, Some(REPORT_17));
         }
     }
 
@@ -259,7 +291,7 @@ mod tests {
     fn never_and_long_ago_are_two_things() {
         for newest in [None, Some(Duration::MAX)] {
             let mut octets = Vec::new();
-            append(&mut octets, &Report { received: 0, newest }, 0, None);
+            append(&mut octets, &Report { received: 0, newest, lossy: false }, 0, None);
             let found = read(&octets, 0, None).report.unwrap();
             assert_eq!(found.newest.is_none(), newest.is_none());
         }

@@ -83,6 +83,40 @@ fn silence_is_counted_at_once_and_settled_later() {
 }
 
 #[test]
+fn a_loss_is_told_when_a_later_packet_has_been_answered_for_a_moment() {
+    let mut session = session();
+    session.is_stateful();
+    let (mut number, mut lost_at) = (0, START);
+    for i in 0..40_u32 {
+        let now = session.due().unwrap();
+        session.advance(now);
+        let request = session.send(now, wall(now, 0));
+        if i == 30 {
+            lost_at = now;
+            continue;
+        }
+        let (reply, arrival) = answer(request, number, now, Duration::ZERO);
+        session.reply(&reply, wall(arrival, 0), arrival);
+        number += 1;
+        let lost = look(&session, arrival).transmit.lost;
+        // Its answer would take 51 ms, and another packet follows in 90 to 110.
+        let ago = now.saturating_sub(lost_at);
+        assert!(lost == 0 || ago >= Duration::from_millis(100), "packet {i}");
+        assert!(lost == 1 || lost_at == START || ago < Duration::from_millis(350), "packet {i}");
+    }
+    // What is late now is told as that, and takes nothing back; a copy of what was answered is one.
+    let (late, at) = answer(
+        Request { sequence: 30, timestamp: wall(lost_at, 0), error: ErrorEstimate::UNKNOWN.bits(), ssid: 7 },
+        number,
+        lost_at,
+        Duration::ZERO,
+    );
+    assert_eq!(session.reply(&late, wall(at, 0), session.due().unwrap()), Answer::Late);
+    let path = look(&session, session.due().unwrap());
+    assert_eq!((path.late, path.transmit.lost), (1, 1));
+}
+
+#[test]
 fn what_does_not_validate_is_neither_lost_nor_answered() {
     let mut session = session();
     let mut now = START;
