@@ -129,12 +129,14 @@ impl Cursor {
     }
 
     /// Whether its place may go to another stream: nothing is there, or it has brought nothing new for long. `now` is in
-    /// units of [`clock::UNIT_NS`].
+    /// units of [`clock::UNIT_NS`], and may be coarse where the arrivals were exact: then the last one is ahead of it.
     #[inline(always)]
     pub const fn is_over(&self, now: u32) -> bool {
         /// More than learning may leave `arrival` behind.
         const SILENT: u32 = clock::units(10_000_000_000);
-        self.state == state::EMPTY || now.wrapping_sub(self.arrival) >= SILENT
+        /// More than a tick of any kernel.
+        const AHEAD: u32 = clock::units(1_000_000_000);
+        self.state == state::EMPTY || now.wrapping_sub(self.arrival).wrapping_add(AHEAD) >= SILENT + AHEAD
     }
 
     /// Interarrival jitter in nanoseconds; 0 while the clock is not known.

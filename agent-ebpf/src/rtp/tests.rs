@@ -13,6 +13,18 @@ use super::{
     state,
 };
 
+/// Two streams of one flow may come within a tick of the kernel: the second sees the time as it was before the first.
+#[test]
+fn a_stream_is_not_over_because_it_came_in_this_very_tick() {
+    const SECOND: u64 = 1_000_000_000;
+    for at in [0, 20, 3_000_000_000_000_u64] {
+        let cursor = Cursor { state: state::VALID, arrival: units(at + 4_000_000), ..Cursor::default() };
+        assert!(!cursor.is_over(units(at)), "{at}");
+        assert!(!cursor.is_over(units(at + 9 * SECOND)), "{at}");
+        assert!(cursor.is_over(units(at + 11 * SECOND)), "{at}");
+    }
+}
+
 /// Sums up what is reported: events, and bursts by length.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Sum {
