@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::must_use_candidate)]
 
 pub mod agent;
+pub mod arrivals;
 pub mod bench;
 pub mod bpf;
 pub mod calls;

@@ -42,10 +42,11 @@ const MODULES: &[&str] = &[
     "nft_reject_ipv4",
     "nft_reject_ipv6",
     "sch_ingress",
+    "sch_netem",
     "cls_bpf",
 ];
 /// Programs that the tests start.
-const PROGRAMS: &[&str] = &["ip", "nft"];
+const PROGRAMS: &[&str] = &["ip", "nft", "tc"];
 const APPLETS: &[&str] = &["sh", "mount", "modprobe", "poweroff", "cat", "mkdir", "sleep", "nsenter"];
 
 /// What the guest says when a test program ended: this, its name, its exit code.

@@ -82,7 +82,10 @@ const KERNELS: &[Kernel] = &[
 /// The test programs that run in every guest.
 const TESTS: &[&str] = &["verifier", "degraded", "tcp_cases"];
 /// And where the kernel has what media takes (`bpf_loop`, Linux 5.17).
-const WITH_MEDIA: &[&str] = &["verifier", "degraded", "tcp_cases", "media", "hostile", "streams"];
+const WITH_MEDIA: &[&str] = &["verifier", "degraded", "tcp_cases", "media", "hostile", "streams", "netem"];
+/// Of all test programs, those that run in guests only: they need what these kernels have and the machine's own may lack.
+/// On the machine they are built and not run, so that none of them has to pass over anything.
+const ONLY_IN_GUESTS: &[&str] = &["netem"];
 /// Guests at once. An emulated processor keeps a real one busy, and its tests are as patient as elsewhere.
 const AT_ONCE: usize = 2;
 
@@ -137,6 +140,11 @@ pub(crate) fn programs() -> Vec<&'static str> {
     let names: BTreeSet<&str> = KERNELS.iter().flat_map(|kernel| kernel.tests).copied().collect();
     let each = names.into_iter().flat_map(|name| ["--test", name]);
     ["--package", "graylag-tests"].into_iter().chain(each).collect()
+}
+
+/// Whether a test program runs in guests only.
+pub(crate) fn is_for_guests_only(program: &Program) -> bool {
+    ONLY_IN_GUESTS.contains(&program.name.as_str())
 }
 
 fn prepare(kernel: &Kernel, agent: &Path, programs: &[Program]) -> Result<image::Image> {
