@@ -17,9 +17,8 @@ pub struct Statistics {
     pub received: u64,
     /// Of those expected, not received.
     pub lost: i64,
-    /// Interarrival jitter as aiortc computes it, from the kernel's times of arrival, for each 32nd packet: the time of the
-    /// sample since the epoch, and its value, in seconds.
-    pub jitter: Vec<(f64, f64)>,
+    /// Interarrival jitter, seconds.
+    pub jitter: f64,
 }
 
 /// A peer that answers.
@@ -143,14 +142,13 @@ fn python(host: &Host, turn: Option<SocketAddr>) -> Command {
 }
 
 fn statistics(process: &Process) -> Vec<Statistics> {
-    let sample = |pair: &serde_json::Value| Some((pair[0].as_f64()?, pair[1].as_f64()?));
     let parse = |line: &String| {
         let value: serde_json::Value = serde_json::from_str(line).ok()?;
         Some(Statistics {
             state: value["state"].as_str()?.to_owned(),
             received: value["received"].as_u64()?,
             lost: value["lost"].as_i64()?,
-            jitter: value["jitter"].as_array()?.iter().map(sample).collect::<Option<_>>()?,
+            jitter: value["jitter"].as_f64()?,
         })
     };
     process.output().iter().filter_map(parse).collect()

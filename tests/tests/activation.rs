@@ -2,15 +2,11 @@
 //! healthy twin.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests are tests
 
-use std::{
-    thread,
-    time::{Duration, SystemTime},
-};
+use std::{thread, time::Duration};
 
 use graylag::model::status::ConditionStatus;
 use graylag_tests::{
     agent::{Agent, Setup, Watch},
-    arrivals::TakenUp,
     calls::Answerer,
     eventually,
     metrics::Scrape,
@@ -35,13 +31,6 @@ fn sessions(scrape: &Scrape, stage: &str, outcome: &str) -> u64 {
     scrape.sum("graylag.media.activation.count", &attributes) as u64
 }
 
-/// How often jitter was taken of what is received, and the sum in seconds.
-fn jitter(scrape: &Scrape) -> (f64, f64) {
-    let received = [("network.io.direction", "receive")];
-    let name = "graylag.rtp.jitter";
-    (scrape.count(name, &received), scrape.sum(&format!("{name}_seconds_sum"), &received))
-}
-
 fn activation(agent: &Agent) -> Option<ConditionStatus> {
     agent.conditions().into_iter().find(|condition| condition.name == "media_activation")
 }
@@ -54,7 +43,6 @@ fn raised(watch: &Watch) -> Vec<String> {
 #[test]
 fn twenty_calls_become_active_and_fare_as_aiortc_says() {
     const CALLS: usize = 20;
-    let _taken_up = TakenUp::noted();
     let pair = Pair::new();
     let agent = agent(&pair);
     let watch = Watch::start(&agent);
@@ -64,13 +52,14 @@ fn twenty_calls_become_active_and_fare_as_aiortc_says() {
     nft.apply(
         "add rule inet t out meta l4proto udp @th,64,2 2 @th,72,8 != 192-223 numgen random mod 30 == 0 drop",
     );
-    let calls = answerer.call_late(&pair, CALLS, CALLS, 16, Duration::from_millis(16));
-    agent.until(SOON, &CALLS as _, |scrape| sessions(scrape, "rtp", "active") as usize);
-    // Clocks are learned in a second or two; before, there is no jitter here.
-    thread::sleep(Duration::from_secs(3));
-    let (since, before) = (SystemTime::now(), jitter(&agent.scrape()));
+    let calls = answerer.call_late(&pair, CALLS, CALLS, 12, Duration::from_millis(16));
+    // Of the last five to ten seconds, while all of them are there.
+    thread::sleep(Duration::from_secs(13));
+    let jitter =
+        agent.status().media.iter().find(|leg| leg.direction == "receive").unwrap().jitter.p50.unwrap();
     let back = calls.ended();
     assert!(back.iter().all(|call| call.state == "connected"), "{back:?}");
+    agent.until(SOON, &CALLS as _, |scrape| sessions(scrape, "rtp", "active") as usize);
     let here = eventually("all have ended here", SOON, || {
         let all = answerer.received();
         (all.len() == CALLS).then_some(all)
@@ -83,16 +72,10 @@ fn twenty_calls_become_active_and_fare_as_aiortc_says() {
     let (theirs, ours) = (lost as f64 / (received as f64 + lost as f64), missed / (counted + missed));
     assert!(lost > 100, "{lost} of {received}: the fault is there");
     assert!((ours - theirs).abs() < 0.001, "graylag {ours}, aiortc {theirs}");
-    // The mean over all streams and the same time. How busy the machine is both see alike: both go by the kernel's time.
-    let since = since.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
-    let theirs: Vec<f64> =
-        here.iter().flat_map(|call| &call.jitter).filter(|(at, _)| *at > since).map(|(_, j)| *j).collect();
-    let after = jitter(&scrape);
-    let (ours, n) = ((after.1 - before.1) / (after.0 - before.0), theirs.len() as f64);
-    let theirs = theirs.iter().sum::<f64>() / n;
-    println!("jitter: graylag {ours}, aiortc {theirs}, of {} and {n} samples", after.0 - before.0);
-    assert!(n > 40.0 && theirs > 0.01, "{n} samples, {theirs}: the fault is there");
-    assert!((ours - theirs).abs() < 0.001, "jitter: graylag {ours}, aiortc {theirs}");
+    let mut theirs: Vec<f64> = here.iter().map(|call| call.jitter).collect();
+    theirs.sort_by(f64::total_cmp);
+    // Theirs is of the moment each call ended. Twenty of them keep the machine busy: streams differ by milliseconds.
+    assert!((jitter - theirs[CALLS / 2]).abs() < 0.006, "graylag {jitter}, aiortc {theirs:?}");
     assert!(!raised(&watch).contains(&"media_activation".to_owned()), "{:?}", raised(&watch));
 }
 

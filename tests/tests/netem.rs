@@ -98,7 +98,9 @@ impl Way {
             }
         };
         thread::sleep(Duration::from_secs(1));
-        ends.iter_mut().for_each(|(_, inside)| quiet(inside));
+        for (_, inside) in &mut ends {
+            quiet(inside);
+        }
         let overflowed = pair.server.udp("RcvbufErrors") + pair.server.snmp6("Udp6RcvbufErrors");
         assert_eq!(overflowed, 0, "what the receiver missed it cannot count");
 

@@ -51,6 +51,9 @@ enum Command {
         /// Only the end-to-end tests on this kernel, with these arguments to the test programs
         #[arg(long, num_args = 0.., value_name = "ARGUMENT", allow_hyphen_values = true)]
         end_to_end: Option<Vec<String>>,
+        /// What is shipped instead, which takes long: the image, the package, and arm64
+        #[arg(long, conflicts_with = "end_to_end")]
+        shipped: bool,
     },
     /// The tests of the kernel matrix on stock Debian kernels in QEMU
     Kernels {
@@ -106,8 +109,9 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Build => build::agent().map(drop),
         Command::Run { arguments } => build::run_agent(&arguments),
         Command::Lint => setup::build().and_then(|()| lint::lint()).and_then(|()| docs::check()),
-        Command::Test { end_to_end: None } => test::all(),
-        Command::Test { end_to_end: Some(arguments) } => test::end_to_end_only(&arguments),
+        Command::Test { shipped: true, .. } => test::shipped(),
+        Command::Test { end_to_end: None, .. } => test::all(),
+        Command::Test { end_to_end: Some(arguments), .. } => test::end_to_end_only(&arguments),
         Command::Kernels { only } => test::kernels_only(only.as_deref()),
         Command::Image { only } => release::image(&release::programs(only)?).map(drop),
         Command::Deb { only } => release::package(&release::programs(only)?).map(drop),

@@ -69,7 +69,16 @@ pub(crate) fn test() -> Result<()> {
         "xz-utils",
         "util-linux",
         "tmux",
-        // The image and the package: a runtime, what unpacks for it, a Debian to install in, a judge.
+    ])?;
+    tools(STRANGERS)?;
+    promtool::fetch()?;
+    python()
+}
+
+/// What the tests of the image, of the package and of arm64 use beyond that: a runtime, what unpacks for it, a Debian to install in, a
+/// judge, another machine.
+pub(crate) fn shipped() -> Result<()> {
+    debian::install(&[
         "runc",
         "umoci",
         "debootstrap",
@@ -78,10 +87,7 @@ pub(crate) fn test() -> Result<()> {
         "systemd",
         "qemu-system-arm",
     ])?;
-    debian::root()?;
-    tools(STRANGERS)?;
-    promtool::fetch()?;
-    python()
+    debian::root()
 }
 
 /// What the benchmark compares with, beyond what the tests use.

@@ -17,6 +17,8 @@ const THREADS: &str = "--test-threads=4";
 /// Programs that mostly wait, and compare no counts with the truth: these run beside each other, after the rest. Where an agent is
 /// started or ended, others on the machine may miss an event, so that whoever counts has it to himself.
 const TOGETHER: &[&str] = &["balancer", "silence", "sites"];
+/// Programs that test what is shipped: see [`shipped`].
+const SHIPPED: &[&str] = &["image", "package"];
 /// The end-to-end test programs, in cargo's words.
 const END_TO_END: &[&str] = &["--package", "graylag-tests", "--tests"];
 
@@ -49,19 +51,28 @@ fn steps(tally: &mut Tally) -> Result<()> {
     let (end_to_end, unit): (Vec<_>, Vec<_>) =
         programs.into_iter().partition(|program| program.directory.ends_with("tests"));
     step("unit tests", || counted(tally, run(&unit, false, &[])?))?;
-    step("image and packages, and both built again", shipped)?;
     step("end-to-end tests", || {
         counted(tally, run(&for_this_machine(&end_to_end), true, &[THREADS.into()])?)
     })?;
     step("kernel matrix", || counted(tally, kernels::all(&agent, &end_to_end, None)?))
 }
 
-/// What is shipped, for its tests: both architectures, and the image of this one a second time.
-fn shipped() -> Result<()> {
+/// What is shipped: both architectures, the image of this one a second time, their tests, and a guest of the other architecture. Apart
+/// from the rest, for it builds the agent three times more.
+pub(crate) fn shipped() -> Result<()> {
+    setup::test()?;
+    setup::shipped()?;
+    build::both_ebpf()?;
+    let agent = build::agent()?;
     let programs = release::programs(None)?;
     release::image(&programs)?;
     release::package(&programs)?;
-    release::image_again().map(drop)
+    release::image_again()?;
+    let tests: Vec<&str> = SHIPPED.iter().flat_map(|name| ["--test", name]).collect();
+    let tests = programs::build(&[&["--package", "graylag-tests"][..], &tests].concat())?;
+    let mut tally = run(&tests, true, &[THREADS.into()])?;
+    tally.add(kernels::all(&agent, &[], Some(kernels::FOREIGN))?);
+    finish(&tally)
 }
 
 /// Only the end-to-end tests, with these arguments to the test programs.
@@ -77,6 +88,9 @@ pub(crate) fn end_to_end_only(arguments: &[String]) -> Result<()> {
 /// Only the kernel matrix, or one kernel of it.
 pub(crate) fn kernels_only(only: Option<&str>) -> Result<()> {
     setup::test()?;
+    if only == Some(kernels::FOREIGN) {
+        setup::shipped()?;
+    }
     let agent = build::agent()?;
     build::both_ebpf()?;
     finish(&kernels::all(&agent, &programs::build(&kernels::programs())?, only)?)
@@ -93,9 +107,11 @@ fn counted(sum: &mut Tally, tally: Tally) -> Result<()> {
     verdict
 }
 
-/// The programs that run on this machine's own kernel: all but those that are for guests only.
+/// The programs that run on this machine's own kernel: all but those that are for guests only, and those of [`shipped`].
 fn for_this_machine(programs: &[Program]) -> Vec<Program> {
-    let (guests, ours): (Vec<_>, Vec<_>) = programs.iter().cloned().partition(kernels::is_for_guests_only);
+    let programs: Vec<Program> =
+        programs.iter().filter(|program| !SHIPPED.contains(&program.name.as_str())).cloned().collect();
+    let (guests, ours): (Vec<_>, Vec<_>) = programs.into_iter().partition(kernels::is_for_guests_only);
     for program in guests {
         say(format!("{} is for the guests of the kernel matrix, and runs there", program.name));
     }

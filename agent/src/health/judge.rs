@@ -75,6 +75,8 @@ pub struct Declared {
     pub answers: Option<bool>,
     /// Exchanges that there should be at least.
     pub floor: Option<Floor>,
+    /// Whether balancers ask there how this node is: those who do are no users.
+    pub is_asking: bool,
 }
 
 /// A state that changed; conditions are told by themselves.

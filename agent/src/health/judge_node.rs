@@ -27,6 +27,9 @@ impl Judge {
         for subject in tick.subjects.iter().filter(|seen| seen.subject.role == Role::Server) {
             let (counts, bound) = (&subject.counts, self.settings.first_byte_bound);
             add(&mut seen.checks, counts.outcome(Outcome::Established), counts.handshakes());
+            if self.declared.get(&subject.subject.service).is_some_and(|declared| declared.is_asking) {
+                continue;
+            }
             let slow = counts.first_byte.at_least(bound);
             let given_up = counts.first_byte_failed.at_least(bound / 2);
             let good = counts.first_byte.count() - slow;

@@ -79,18 +79,18 @@ impl PeerIds {
             (*id, PeerName { name: name.as_str().into(), per_address: *per_address })
         };
         let peers = self.ids.iter().map(name).collect();
-        let services = config
-            .services
-            .iter()
-            .map(|s| ServiceName {
-                name: s.name.as_str().into(),
-                transport: s.transport,
-                role: if s.is_server { Role::Server } else { Role::Client },
-                ports: s.ports.clone(),
-            })
-            .collect();
-        Naming { peers, services }
+        Naming { peers, services: services(config) }
     }
+}
+
+fn services(config: &Config) -> Vec<ServiceName> {
+    let name = |service: &config::Service| ServiceName {
+        name: service.name.as_str().into(),
+        transport: service.transport,
+        role: if service.is_server { Role::Server } else { Role::Client },
+        ports: service.ports.clone(),
+    };
+    config.services.iter().map(name).collect()
 }
 
 /// Attaches for a moment to the interfaces that would be watched: each with what became of it.
@@ -187,8 +187,14 @@ pub fn judge_settings(config: &Config) -> (health::Settings, BTreeMap<Arc<str>, 
             *declared = health::Declared {
                 answers: service.answers.or(declared.answers),
                 floor: floor.or(declared.floor),
+                ..*declared
             };
         }
+    }
+    let asked_at = [config.node_health.listen, config.node_health.agent_check];
+    let names = Naming { services: services(config), ..Naming::default() };
+    for address in asked_at.into_iter().flatten() {
+        declared.entry(names.service("tcp", address.port(), Role::Server)).or_default().is_asking = true;
     }
     (settings, declared)
 }

@@ -72,7 +72,7 @@ const KERNELS: &[Kernel] = &[
     Kernel {
         suite: "trixie",
         architecture: Arm,
-        version: "6.12-arm64",
+        version: FOREIGN,
         mirrors: &[MIRROR, ARCHIVE],
         without: &[],
         tests: TESTS,
@@ -86,17 +86,23 @@ const WITH_MEDIA: &[&str] = &["verifier", "degraded", "tcp_cases", "media", "hos
 /// Of all test programs, those that run in guests only: they need what these kernels have and the machine's own may lack.
 /// On the machine they are built and not run, so that none of them has to pass over anything.
 const ONLY_IN_GUESTS: &[&str] = &["netem"];
+/// The guest of another architecture, which runs only where it is asked for: see [`crate::test::shipped`].
+pub(crate) const FOREIGN: &str = "6.12-arm64";
 /// Guests at once. An emulated processor keeps a real one busy, and its tests are as patient as elsewhere.
 const AT_ONCE: usize = 2;
 
-/// Boots every kernel, or the one named, and runs the tests in it. `programs` may be more than run there.
+fn is_chosen(kernel: &Kernel, only: Option<&str>) -> bool {
+    let is_foreign = kernel.version == FOREIGN;
+    only.map_or(!is_foreign, |only| only == kernel.version || (only == kernel.suite && !is_foreign))
+}
+
+/// Boots every kernel of this machine's architecture, or the one named, and runs the tests in it. `programs` may be more than run there.
 pub(crate) fn all(agent: &Path, programs: &[Program], only: Option<&str>) -> Result<Tally> {
     ensure!(
         cfg!(target_arch = "x86_64"),
         "the kernels of the matrix are for x86-64, like the programs built on it"
     );
-    let chosen: Vec<&Kernel> =
-        KERNELS.iter().filter(|k| only.is_none_or(|only| only == k.version || only == k.suite)).collect();
+    let chosen: Vec<&Kernel> = KERNELS.iter().filter(|kernel| is_chosen(kernel, only)).collect();
     ensure!(
         !chosen.is_empty(),
         "no such kernel; there are {}",
