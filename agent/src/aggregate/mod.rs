@@ -10,6 +10,7 @@ mod naming;
 mod probes;
 mod relay;
 mod series;
+mod spoken;
 mod standing;
 mod window;
 
@@ -25,7 +26,6 @@ use graylag_ebpf::{
     media::MediaCounter,
     record::waiting,
     relay::SocketRecord,
-    rhythm::UNIT_SHIFT,
 };
 
 pub use activation::Activation;
@@ -41,7 +41,7 @@ use crate::{
     collect::{Observation, Packed, Usage},
     model::{
         AddressTarget, Counts, Direction, Drops, HostTick, Leg, OTHER, Outcome, Path, Pending, ProbeTick,
-        RelayTick, Spoken, SpokenTick, StampPath, Subject, SubjectTick, Tick, Transport, drops, fade,
+        RelayTick, StampPath, Subject, SubjectTick, Tick, Transport, drops, fade,
     },
 };
 
@@ -458,19 +458,6 @@ impl Aggregator {
             entry.syn_repeated += u64::from(half_open.syns > 1);
         }
         pending
-    }
-
-    fn spoken(&self, seen: &Observation) -> Vec<SpokenTick> {
-        let mut subjects: BTreeMap<Subject, Vec<Spoken>> = BTreeMap::new();
-        for wait in seen.waiting.iter().filter(|wait| wait.kind & waiting::SPOKEN != 0) {
-            subjects.entry(self.name(&wait.path)).or_default().push(Spoken {
-                id: wait.id,
-                heard: Duration::from_nanos(wait.heard_ns),
-                usual: Duration::from_nanos(u64::from(wait.usual) << UNIT_SHIFT),
-                segments_in: wait.segments_in,
-            });
-        }
-        subjects.into_iter().map(|(subject, connections)| SpokenTick { subject, connections }).collect()
     }
 
     fn host_tick(&mut self, seen: &Observation) -> HostTick {
