@@ -16,7 +16,7 @@ use crate::{
 const THREADS: &str = "--test-threads=4";
 /// Programs that mostly wait, and compare no counts with the truth: these run beside each other, after the rest. Where an agent is
 /// started or ended, others on the machine may miss an event, so that whoever counts has it to himself.
-const TOGETHER: &[&str] = &["balancer", "silence", "sites"];
+const TOGETHER: &[&str] = &["balancer", "silence"];
 /// Programs that test what is shipped: see [`shipped`].
 const SHIPPED: &[&str] = &["image", "package"];
 /// The end-to-end test programs, in cargo's words.
