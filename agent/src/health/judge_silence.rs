@@ -1,5 +1,7 @@
 //! The judge's part about connections on which somebody should have spoken by now.
 
+use std::collections::BTreeMap;
+
 use super::{
     Judge,
     blame::{SilenceFacts, blame_silence},
@@ -11,12 +13,13 @@ use crate::model::{ConditionName, Direction, Leg, Phase, Target, Tick, Transitio
 impl Judge {
     pub(super) fn observe_silences(&mut self, tick: &Tick, late: bool, transitions: &mut Vec<Transition>) {
         let Some(spoken) = &tick.spoken else { return };
+        let mut connections_of = BTreeMap::new();
         for seen in spoken {
             self.silences.entry(seen.subject.clone()).or_default();
+            connections_of.insert(&seen.subject, seen.connections.as_slice());
         }
         for (subject, silence) in &mut self.silences {
-            let seen = spoken.iter().find(|seen| seen.subject == *subject);
-            let connections = seen.map_or(&[][..], |seen| &seen.connections);
+            let connections = connections_of.get(subject).copied().unwrap_or_default();
             silence.look(&self.settings, tick.at, tick.late, connections);
         }
         let judged = self.silences.values().filter(|silence| silence.evidence().0 > 0).count();
