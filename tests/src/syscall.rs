@@ -20,6 +20,7 @@ const MAP_UPDATE: libc::c_long = 2;
 const PROG_LOAD: libc::c_long = 5;
 const OBJ_GET: libc::c_long = 7;
 const PROG_TEST_RUN: libc::c_long = 10;
+const LINK_CREATE: libc::c_long = 28;
 const ENABLE_STATS: libc::c_long = 32;
 
 /// `enum bpf_prog_type`.
@@ -30,6 +31,19 @@ pub enum Kind {
     SocketFilter = 1,
     /// `BPF_PROG_TYPE_SCHED_CLS`.
     Classifier = 3,
+    /// `BPF_PROG_TYPE_CGROUP_SKB`.
+    CgroupSkb = 8,
+}
+
+/// Where a program is attached.
+#[derive(Clone, Copy)]
+pub enum Place<'a> {
+    /// What an interface of the caller's namespace receives, by its index (`BPF_TCX_INGRESS`).
+    Interface(u32),
+    /// What the sockets of a cgroup receive (`BPF_CGROUP_INET_INGRESS`).
+    CgroupIn(BorrowedFd<'a>),
+    /// What they send (`BPF_CGROUP_INET_EGRESS`).
+    CgroupOut(BorrowedFd<'a>),
 }
 
 /// `union bpf_attr`, the beginning of `BPF_PROG_LOAD`.
@@ -68,6 +82,17 @@ struct Map {
     key_size: u32,
     value_size: u32,
     entries: u32,
+}
+
+/// `union bpf_attr`, the beginning of `BPF_LINK_CREATE`; what is not set stands for nothing.
+#[repr(C)]
+#[derive(Default)]
+struct Link {
+    program: u32,
+    target: u32,
+    place: u32,
+    flags: u32,
+    rest: [u64; 6],
 }
 
 /// `union bpf_attr`, the beginning of `BPF_OBJ_GET`.
@@ -126,18 +151,34 @@ pub fn look_up<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> Option<V> {
 
 /// Loads a program; where it is refused, with the verifier's reason.
 pub fn load(kind: Kind, code: &[u64]) -> io::Result<OwnedFd> {
-    let mut log = [0_u8; 16384];
     let mut load = Load {
         kind: kind as u32,
         instructions: code.len() as u32,
         code: code.as_ptr() as u64,
         license: c"GPL".as_ptr() as u64,
-        log_level: 1,
-        log_size: log.len() as u32,
-        log: log.as_mut_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log: 0,
     };
+    if let Ok(loaded) = bpf(PROG_LOAD, &mut load) {
+        return Ok(owned(loaded));
+    }
+    // Only now: a log that is too short for all that the verifier looked at refuses a program that is none the worse.
+    let mut log = vec![0_u8; 1 << 16];
+    (load.log_level, load.log_size, load.log) = (1, log.len() as u32, log.as_mut_ptr() as u64);
     let refused = |error| io::Error::other(format!("{error}: {}", String::from_utf8_lossy(&log)));
     bpf(PROG_LOAD, &mut load).map(owned).map_err(refused)
+}
+
+/// Attaches a program, behind those that are there, until what is returned is dropped.
+pub fn attach(program: BorrowedFd<'_>, place: Place<'_>) -> io::Result<OwnedFd> {
+    let (target, place) = match place {
+        Place::Interface(index) => (index, 46),
+        Place::CgroupIn(cgroup) => (cgroup.as_raw_fd() as u32, 0),
+        Place::CgroupOut(cgroup) => (cgroup.as_raw_fd() as u32, 1),
+    };
+    let mut link = Link { program: program.as_raw_fd() as u32, target, place, ..Link::default() };
+    bpf(LINK_CREATE, &mut link).map(owned)
 }
 
 /// An array of programs with one entry: this one.

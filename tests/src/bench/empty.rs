@@ -12,6 +12,8 @@ use crate::syscall::{Kind, Shown, enable_stats, load, test_run};
 
 /// `r0 = 0; exit`.
 pub const NOTHING: [u64; 2] = [0x0000_0000_0000_00b7, 0x0000_0000_0000_0095];
+/// `r0 = 1; exit`: what lets pass at a cgroup.
+pub const PASS: [u64; 2] = [0x0000_0001_0000_00b7, 0x0000_0000_0000_0095];
 const RUNS: u32 = 1_000_000;
 
 /// Run time of an empty program as the kernel accounts for it, nanoseconds; the least of five rounds.

@@ -3,6 +3,7 @@
 //! It compares, and never fails because a machine is slow: times inside the kernel, ratios of pairs measured one right
 //! after the other, shares of a core. Whether a goal is met is said, with the figure.
 
+mod blast;
 mod callers;
 mod detection;
 mod document;
@@ -45,7 +46,7 @@ struct Part {
     run: fn(&Options) -> Section,
 }
 
-const PARTS: [Part; 6] = [
+const PARTS: [Part; 7] = [
     Part {
         name: "programs",
         about: "run time of each kernel program, and of all of them per TCP connection",
@@ -61,6 +62,7 @@ const PARTS: [Part; 6] = [
         about: "connections, requests and bytes a second with the agent and without",
         run: throughput::run,
     },
+    Part { name: "blast", about: "processor time of a datagram, sent and received, by what is attached", run: blast::run },
     Part {
         name: "footprint",
         about: "the agent's share of a core, its memory, the time of a look",
