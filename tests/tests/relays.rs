@@ -26,8 +26,13 @@ const SOON: Duration = Duration::from_secs(20);
 const TURN: &str = "turnserver";
 
 fn agent(pair: &Pair) -> Agent {
-    let media = "[media]\ninterfaces = [\"eth0\"]\n[limits]\nflows = 1024\npaths = 64\n[thresholds]\nrelay_learning = \"20s\"";
-    Setup::watching(&[&pair.server]).inside(&pair.server).config(media).start()
+    agent_that_learns(pair, "20s")
+}
+
+fn agent_that_learns(pair: &Pair, time: &str) -> Agent {
+    let limits = "[limits]\nflows = 1024\npaths = 64";
+    let media = format!("[media]\ninterfaces = [\"eth0\"]\n{limits}\n[thresholds]\nrelay_learning = \"{time}\"");
+    Setup::watching(&[&pair.server]).inside(&pair.server).config(&media).start()
 }
 
 /// `(received, sent)` by the processes of a name.
@@ -193,11 +198,36 @@ fn a_relay_that_reads_and_does_not_send_is_found_and_told_apart() {
     });
 }
 
-/// The healthy twin of both: callers that mute, calls that come and go, bursts, a relay that is started anew.
+/// A relay of which a part fails: one that no longer reads some of its sockets, and one that drops half of what it read.
+#[test]
+fn a_part_of_a_relay_that_fails_is_found() {
+    let pair = Pair::new();
+    let agent = agent_that_learns(&pair, "4s");
+    let watch = Watch::start(&agent);
+    let relay = Relay::start(&pair);
+    relays_media(&agent, "relay");
+    thread::sleep(Duration::from_secs(22));
+    assert_eq!(raised(&watch), Vec::<String>::new());
+    for (fault, how) in [("deaf", "part of it does not read"), ("half", "part of it reads and does not send")] {
+        relay.tell(fault);
+        let condition = eventually(fault, SOON, || {
+            agent.conditions().into_iter().find(|condition| condition.name == "relay_stall")
+        });
+        assert!(about(&condition).starts_with("relay"), "{}", about(&condition));
+        assert_eq!(condition.blame, "local_process");
+        assert!(condition.evidence.text.contains(how), "{fault}: {}", condition.evidence.text);
+        relay.tell("speak");
+        eventually("it is cleared", SOON, || {
+            agent.conditions().iter().all(|condition| condition.name != "relay_stall").then_some(())
+        });
+    }
+}
+
+/// The healthy twin of all: callers that mute, calls that come and go, bursts, a relay that is started anew.
 #[test]
 fn a_relay_that_works_is_silent() {
     let pair = Pair::new();
-    let agent = agent(&pair);
+    let agent = agent_that_learns(&pair, "2s");
     let watch = Watch::start(&agent);
     let mut coturn = Coturn::start(&pair.server);
     for round in 0..2 {

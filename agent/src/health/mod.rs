@@ -8,6 +8,7 @@
 mod activation;
 mod back_off;
 mod blame;
+mod collapse;
 mod conditions;
 mod cusum;
 mod drops;

@@ -14,15 +14,16 @@ use std::{
 
 use super::{
     Settings,
+    collapse::{Collapse, LEARNING, Part, Usual},
     lifecycle::{Lifecycle, Look},
     verdict::Verdict,
 };
 use crate::model::{Blame, ConditionName, Phase, Process, RelayCounts, RelayTick, fade};
 
 /// Packets that must have come in without any going out …
-const LEAST_PACKETS: u64 = 100;
+pub(super) const LEAST_PACKETS: u64 = 100;
 /// … and for how long.
-const LEAST_TIME: Duration = Duration::from_millis(250);
+pub(super) const LEAST_TIME: Duration = Duration::from_millis(250);
 /// Output of less than this share of what is usual is none.
 const COLLAPSED: f64 = 0.1;
 /// Output of at least this share of what is usual is good.
@@ -34,7 +35,7 @@ const HALF_LIFE: Duration = Duration::from_secs(30);
 /// Input rate and sources are those of the last second or so.
 const RECENT: Duration = Duration::from_millis(700);
 /// A packet that waits takes at least this much memory (`SKB_TRUESIZE`, and half of it to be sure).
-const QUEUED: u64 = 384;
+pub(super) const QUEUED: u64 = 384;
 /// A pause of the output that ended by itself is remembered for this long: it fades by half in …
 const PAUSE_HALF_LIFE: Duration = Duration::from_secs(600);
 /// A process with longer pauses is no relay that could be judged by one.
@@ -64,6 +65,8 @@ const FORGET: Duration = Duration::from_secs(300);
 enum Cause {
     NotReading,
     NotSending,
+    /// A part of it.
+    Part(Part),
 }
 
 /// Input without output, so far.
@@ -98,6 +101,7 @@ pub struct RelayStall {
     /// The longest pause that ended by itself.
     pause: Duration,
     run: Option<Run>,
+    collapse: Collapse,
     cause: Option<Cause>,
     last_seen: Duration,
     life: Lifecycle,
@@ -131,18 +135,21 @@ impl RelayStall {
         } else {
             self.found(settings, at, &sample)
         };
+        let part = self.part(settings, at, &sample);
+        let found = found.or(part.map(Cause::Part));
         if let Some(run) = self.run.as_mut().filter(|_| found == Some(Cause::NotReading)) {
             run.proven = true;
         }
         self.cause = found.or(self.cause);
-        let good = match (starved, expected > 0.0) {
+        let low = matches!(self.cause, Some(Cause::Part(_))) && self.collapse.is_low();
+        let good = match (starved || low, expected > 0.0) {
             (true, _) => -settings.recovery,
             (false, true) if sent as f64 >= GOOD * expected => {
                 settings.recovery * sample.elapsed.as_secs_f64() / RECOVERY.as_secs_f64()
             }
             _ => 0.0,
         };
-        let bad = starved && found.is_some();
+        let bad = (starved && found.is_some()) || low;
         self.life.look(settings, at, Look { alarm: found.is_some(), bad, any: received > 0, good })
     }
 
@@ -150,6 +157,28 @@ impl RelayStall {
     fn fan_out(&self) -> Option<f64> {
         let known = self.received >= LEAST_PACKETS as f64 && self.sent >= LEAST_FAN_OUT * self.received;
         known.then(|| self.sent / self.received)
+    }
+
+    /// What part of it has failed, where not all has.
+    fn part(&mut self, settings: &Settings, at: Duration, sample: &Sample) -> Option<Part> {
+        let fan_out = self.fan_out()?;
+        if self.run.is_some() {
+            self.collapse.pass_over();
+            return None;
+        }
+        let watched = self.since.map_or(Duration::ZERO, |since| at.saturating_sub(since));
+        let usual = Usual {
+            fan_out,
+            rate: self.rate,
+            sources: self.sources,
+            queued: self.queued,
+            known: watched >= settings.relay_learning * LEARNING,
+        };
+        self.collapse.look(usual, sample, self.has_collapsed())
+    }
+
+    fn has_collapsed(&self) -> bool {
+        self.life.phase() != Phase::Cleared && matches!(self.cause, Some(Cause::Part(_)))
     }
 
     /// Follows a run of input without output, or learns from a look that is none.
@@ -186,9 +215,12 @@ impl RelayStall {
 
     fn learn(&mut self, sample: &Sample) {
         let seconds = sample.elapsed.as_secs_f64();
-        let keep = fade(sample.elapsed, HALF_LIFE);
-        self.received = self.received * keep + sample.counts.received as f64;
-        self.sent = self.sent * keep + sample.counts.sent as f64;
+        let abnormal = self.has_collapsed() && !self.collapse.is_accepted();
+        if !abnormal && !self.collapse.is_falling() {
+            let keep = fade(sample.elapsed, HALF_LIFE);
+            self.received = self.received * keep + sample.counts.received as f64;
+            self.sent = self.sent * keep + sample.counts.sent as f64;
+        }
         self.queued = sample.queued;
         self.pause = self.pause.mul_f64(fade(sample.elapsed, PAUSE_HALF_LIFE));
         if seconds > 0.0 {
@@ -226,30 +258,33 @@ impl RelayStall {
     }
 
     fn verdict(&self) -> Verdict {
-        let run = self.run.unwrap_or_default();
+        let run = self.run.map(|run| (run.received, run.sent, run.age));
+        let part = self.collapse.fallen().filter(|_| matches!(self.cause, Some(Cause::Part(_))));
+        let (received, sent, age) =
+            run.or(part.map(|fallen| (fallen.received, fallen.sent, fallen.age))).unwrap_or_default();
         let fan_out = self.fan_out().unwrap_or(0.0);
-        let usual = (fan_out * run.received as f64).max(1.0);
-        let missing = 1.0 - (run.sent as f64 / usual).min(1.0);
+        let usual = (fan_out * received as f64).max(1.0);
+        let missing = 1.0 - (sent as f64 / usual).min(1.0);
         let how = match self.cause {
             Some(Cause::NotReading) => "they wait in its receive queues: it does not read",
-            _ => "it reads and does not send",
+            Some(Cause::Part(Part::NotReading)) => "what is missing waits in its receive queues: part of it does not read",
+            Some(Cause::Part(Part::NotSending)) => "part of it reads and does not send",
+            Some(Cause::NotSending) | None => "it reads and does not send",
         };
-        let text = if self.run.is_some() {
+        let text = if received > 0 {
             format!(
-                "took in {} RTP packets in {:.1} s and put out {}, usually {fan_out:.2} for each; {how}",
-                run.received,
-                run.age.as_secs_f64(),
-                run.sent
+                "took in {received} RTP packets in {:.1} s and put out {sent}, usually {fan_out:.2} for each; {how}",
+                age.as_secs_f64(),
             )
         } else {
             format!("puts out {fan_out:.2} RTP packets for each it takes in, as usual")
         };
-        let bad = (missing * run.received as f64).round() as u64;
+        let bad = (missing * received as f64).round() as u64;
         Verdict {
             name: ConditionName::RelayStall,
             blame: Blame::LocalProcess,
-            n: run.received,
-            bad: bad.min(run.received),
+            n: received,
+            bad: bad.min(received),
             text,
         }
     }
@@ -396,6 +431,47 @@ mod tests {
         let late = Sample { elapsed: TICK, counts, queued: 200_000, sources: 10 };
         relay.detector.look(&relay.settings, relay.at, late);
         assert_eq!(relay.look(50, 1500, 0, 10), Phase::Cleared);
+    }
+
+    #[test]
+    fn a_thread_of_four_that_no_longer_reads_is_found_in_a_second() {
+        let mut relay = Relay::known(10);
+        let found = (1..20).find(|i| relay.look(50, 38, i * 12 * 768, 10) == Phase::Raised);
+        assert!(found.is_some_and(|looks| looks <= 10), "{found:?}");
+        assert!(relay.detector.verdict().text.contains("part of it does not read"));
+        assert!((0..600).all(|_| relay.look(50, 38, 212_992, 10) == Phase::Raised), "it stands while it lasts");
+        let after = (0..30).position(|_| relay.look(50, 50, 0, 10) == Phase::Cleared);
+        assert!(after.is_some_and(|looks| looks < 12), "{after:?}");
+    }
+
+    #[test]
+    fn half_of_the_output_is_missed_where_a_relay_is_known_for_long() {
+        let mut relay = Relay::known(610);
+        let found = (1..40).find(|_| relay.look(50, 25, 0, 10) == Phase::Raised);
+        assert!(found.is_some_and(|looks| looks <= 10), "{found:?}");
+        assert!(relay.detector.verdict().text.contains("part of it reads and does not send"));
+        // Whoever wants it so has been told, and is not told for ever.
+        let after = (0..20_000).position(|_| relay.look(50, 25, 0, 10) == Phase::Cleared);
+        assert!(after.is_some_and(|looks| (6000..7000).contains(&looks)), "{after:?}");
+        let mut unknown = Relay::known(300);
+        assert!((0..50).all(|_| unknown.look(50, 25, 0, 10) == Phase::Cleared));
+    }
+
+    #[test]
+    fn one_call_of_two_that_is_no_longer_relayed_is_no_collapse() {
+        let mut relay = Relay {
+            detector: RelayStall::default(),
+            settings: Settings::default(),
+            at: Duration::from_secs(1000),
+        };
+        (0..6100).for_each(|_| _ = relay.look(20, 20, 0, 4));
+        assert!((0..300).all(|_| relay.look(20, 10, 0, 4) == Phase::Cleared));
+    }
+
+    #[test]
+    fn callers_who_come_before_they_may_are_no_collapse() {
+        let mut relay = Relay::known(610);
+        assert!((0..50).all(|_| relay.look(100, 50, 0, 20) == Phase::Cleared));
     }
 
     #[test]

@@ -104,3 +104,52 @@ fn a_relay_with_hiccups_is_not_stalled() {
         assert_eq!(n, 0, "{calls} calls");
     }
 }
+
+/// A forwarding server of one to five rooms whose people stay, and turn their cameras off and on, a third of the packets of each:
+/// what goes out changes more than what comes in, for everybody in the room gets it.
+#[test]
+fn cameras_that_are_turned_off_are_no_collapse() {
+    for rooms in [1, 2, 5] {
+        let mut rng = StdRng::seed_from_u64(500 + rooms as u64);
+        let sizes: Vec<u64> = (0..rooms).map(|_| rng.random_range(3..=12)).collect();
+        let mut cameras: Vec<Vec<bool>> = sizes.iter().map(|n| vec![true; *n as usize]).collect();
+        let n = alarms(4 * HOUR, || {
+            let (mut received, mut sent) = (0, 0);
+            for (size, cameras) in sizes.iter().zip(&mut cameras) {
+                for camera in cameras {
+                    if happens(&mut rng, 90.0 * SECOND) {
+                        *camera = !*camera;
+                    }
+                    let packets = voice(&mut rng, if *camera { 3 } else { 2 });
+                    received += packets;
+                    sent += packets * (size - 1);
+                }
+            }
+            (received, sent, sizes.iter().sum())
+        });
+        assert_eq!(n, 0, "{rooms} rooms");
+    }
+}
+
+/// The same, where it no longer forwards the large pictures that nobody looks at, though they go on coming in: half of what goes out to
+/// one of the room's people, for a minute or so.
+#[test]
+fn pictures_that_nobody_looks_at_are_told_of_once() {
+    let mut all = 0;
+    for seed in 0..5 {
+        let mut rng = StdRng::seed_from_u64(700 + seed);
+        let mut hidden = [false; 10];
+        all += alarms(4 * HOUR, || {
+            let mut sent = 0;
+            let received = voice(&mut rng, 30);
+            for hidden in &mut hidden {
+                if happens(&mut rng, if *hidden { 60.0 } else { 120.0 } * SECOND) {
+                    *hidden = !*hidden;
+                }
+                sent += received * if *hidden { 5 } else { 9 } / 10;
+            }
+            (received, sent, 20)
+        });
+    }
+    assert!(all <= 1, "{all}");
+}
