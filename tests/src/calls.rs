@@ -17,7 +17,7 @@ pub struct Statistics {
     pub received: u64,
     /// Of those expected, not received.
     pub lost: i64,
-    /// Interarrival jitter, seconds.
+    /// Interarrival jitter, seconds: the mean of what aiortc says from the fourth second on. 0 of who calls.
     pub jitter: f64,
 }
 
