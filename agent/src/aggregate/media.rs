@@ -38,10 +38,10 @@ struct Baseline {
     traffic: Traffic,
     #[serde(with = "kept::pod")]
     quality: Quality,
-    /// Lost packets and bursts as far as they have been told. The kernel takes back what comes late after all; a counter
-    /// that was told cannot shrink, so it waits until the kernel's has caught up.
-    lost: u64,
-    bursts: [u64; BURST_BUCKETS],
+    /// What was judged, at once.
+    judged: Told,
+    /// What was published, a look later: by then nearly all has come that comes late.
+    published: Told,
 }
 
 impl Default for Baseline {
@@ -49,9 +49,50 @@ impl Default for Baseline {
         Self {
             traffic: Traffic::default(),
             quality: bytemuck::Zeroable::zeroed(),
-            lost: 0,
-            bursts: [0; BURST_BUCKETS],
+            judged: Told::default(),
+            published: Told::default(),
         }
+    }
+}
+
+/// Lost packets and bursts as far as they have been told. The kernel takes back what comes late after all; a counter that was
+/// told cannot shrink, so it waits until the kernel's has caught up.
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+struct Told {
+    lost: u64,
+    bursts: [u64; BURST_BUCKETS],
+}
+
+impl Told {
+    /// As the kernel has it.
+    fn of(quality: &Quality) -> Self {
+        // Of those that were missed when a later one came, some came after all. Taken back, a count of bursts may fall below zero
+        // for a moment: as a signed number.
+        let [missed, late] = [Event::Missed, Event::Late].map(|event| quality.trouble[event as usize]);
+        let known = |n: u64| if n as i64 > 0 { n } else { 0 };
+        Self { lost: missed.saturating_sub(late), bursts: quality.bursts.map(known) }
+    }
+
+    /// What both have.
+    fn both(self, other: Self) -> Self {
+        let bursts = std::array::from_fn(|i| self.bursts[i].min(other.bursts[i]));
+        Self { lost: self.lost.min(other.lost), bursts }
+    }
+
+    /// Tells what is new; what that is.
+    fn tell(&mut self, now: Self) -> Self {
+        let more = Self {
+            lost: now.lost.saturating_sub(self.lost),
+            bursts: std::array::from_fn(|i| now.bursts[i].saturating_sub(self.bursts[i])),
+        };
+        self.lost += more.lost;
+        self.bursts.iter_mut().zip(more.bursts).for_each(|(told, more)| *told += more);
+        more
+    }
+
+    /// Whether more was told than there is.
+    fn is_ahead_of(&self, now: &Self) -> bool {
+        self.lost > now.lost || self.bursts.iter().zip(now.bursts).any(|(told, now)| *told > now)
     }
 }
 
@@ -88,14 +129,16 @@ impl Media {
         since: Duration,
     ) -> Vec<LegTick> {
         let mut ticks: BTreeMap<Leg, LegTick> = BTreeMap::new();
+        let mut published: BTreeMap<Leg, MediaCounts> = BTreeMap::new();
         for path in seen {
             let name = name(naming, &path.key);
             let baselines = self.baselines.entry(path.key).or_default();
             for direction in Direction::BOTH {
                 let leg = Leg { path: name.clone(), direction };
                 let i = direction as usize;
-                let counts = baselines[i].advance(&path.traffic[i], &path.quality[i]);
+                let (counts, told) = baselines[i].advance(&path.traffic[i], &path.quality[i]);
                 self.taken_back += u64::from(baselines[i].is_ahead());
+                published.entry(leg.clone()).or_default().add(&told);
                 let last = self.last.entry(leg.clone()).or_default();
                 remember(&mut last.0, path.traffic[i].last_ns);
                 remember(&mut last.1, path.traffic[i].last_media_ns);
@@ -121,10 +164,11 @@ impl Media {
         self.last.retain(|_, (last, _)| last.is_some_and(|last| at.saturating_sub(last) < FORGET));
         let elapsed = at.saturating_sub(since);
         self.series.begin(at, elapsed);
-        for (leg, tick) in &ticks {
-            self.series.add(leg, &tick.counts, &Pending::default(), since);
+        published.retain(|leg, _| ticks.contains_key(leg));
+        for (leg, counts) in &published {
+            self.series.add(leg, counts, &Pending::default(), since);
         }
-        self.series.end(elapsed, &ticks.iter().map(|(leg, tick)| (leg, &tick.counts)).collect());
+        self.series.end(elapsed, &published.iter().collect());
         ticks.into_values().collect()
     }
 
@@ -157,20 +201,15 @@ fn remember(last: &mut Option<Duration>, ns: u64) {
     }
 }
 
-/// Packets that did not come: of those that were missed when a later one came, some came after all.
-fn lost(quality: &Quality) -> u64 {
-    quality.trouble[Event::Missed as usize].saturating_sub(quality.trouble[Event::Late as usize])
-}
-
 impl Baseline {
     /// Whether more was told than the kernel says now.
     fn is_ahead(&self) -> bool {
-        self.lost > lost(&self.quality)
-            || self.bursts.iter().zip(self.quality.bursts).any(|(before, now)| *before > told(now))
+        let now = Told::of(&self.quality);
+        self.judged.is_ahead_of(&now) || self.published.is_ahead_of(&now)
     }
 
-    /// What was counted since the last look; a path that the kernel began anew counts from zero.
-    fn advance(&mut self, now: &Traffic, quality: &Quality) -> MediaCounts {
+    /// What was counted since the last look, to be judged, and to be published; a path that the kernel began anew counts from zero.
+    fn advance(&mut self, now: &Traffic, quality: &Quality) -> (MediaCounts, MediaCounts) {
         let before = &self.traffic;
         let began_anew = now.bytes < before.bytes
             || now.received < before.received
@@ -181,27 +220,24 @@ impl Baseline {
         let (before, was) = (&self.traffic, &self.quality);
         let trouble =
             |event: Event| quality.trouble[event as usize].saturating_sub(was.trouble[event as usize]);
+        let there = Told::of(quality);
+        let judged = self.judged.tell(there);
+        let published = self.published.tell(there.both(Told::of(was)));
         let mut counts = MediaCounts {
             bytes: now.bytes - before.bytes,
             datagrams: std::array::from_fn(|i| now.packets[i] - before.packets[i]),
             packets: now.received - before.received,
-            lost: lost(quality).saturating_sub(self.lost),
+            lost: judged.lost,
             reordered: trouble(Event::Late),
             duplicated: trouble(Event::Duplicated),
-            // Taken back, a count may fall below zero for a moment: as a signed number.
-            bursts: std::array::from_fn(|i| told(quality.bursts[i]).saturating_sub(self.bursts[i])),
+            bursts: judged.bursts,
             ..MediaCounts::default()
         };
         counts.jitter.add_delta(&quality.jitter, &was.jitter);
-        self.lost += counts.lost;
-        self.bursts.iter_mut().zip(counts.bursts).for_each(|(told, more)| *told += more);
         (self.traffic, self.quality) = (*now, *quality);
-        counts
+        let told = MediaCounts { lost: published.lost, bursts: published.bursts, ..counts.clone() };
+        (counts, told)
     }
-}
-
-const fn told(bursts: u64) -> u64 {
-    if bursts as i64 > 0 { bursts } else { 0 }
 }
 
 #[cfg(test)]
@@ -255,8 +291,27 @@ mod tests {
             (49, 1, 50)
         );
         assert_eq!(ticks[0].age, Some(Duration::ZERO));
-        let (_, series) = media.series().iter().next().unwrap();
-        assert_eq!((series.totals.packets, series.totals.lost), (147, 3));
+        let totals = |media: &Media| {
+            let (_, series) = media.series().iter().next().unwrap();
+            (series.totals.packets, series.totals.lost)
+        };
+        assert_eq!(totals(&media), (147, 2), "what was missed just now may yet come");
+        media.absorb(&[path(1, 150, 147, 3, 2)], &naming, seconds(3), seconds(2));
+        assert_eq!(totals(&media), (147, 3));
+    }
+
+    #[test]
+    fn what_comes_within_a_look_was_never_published_as_lost() {
+        let (mut media, naming) = (Media::new(10, Duration::ZERO), Naming::default());
+        media.absorb(&[path(1, 100, 97, 3, 1)], &naming, seconds(1), Duration::ZERO);
+        let mut late = path(1, 102, 99, 3, 2);
+        late.quality[Direction::Receive as usize].trouble[Event::Late as usize] = 2;
+        late.quality[Direction::Receive as usize].bursts[0] = 1;
+        for look in 2..5 {
+            media.absorb(&[late], &naming, seconds(look), seconds(look - 1));
+            let (_, series) = media.series().iter().next().unwrap();
+            assert_eq!((series.totals.lost, series.totals.bursts[0]), (1, 1));
+        }
     }
 
     #[test]
@@ -280,6 +335,7 @@ mod tests {
         late.quality[Direction::Receive as usize].trouble[Event::Missed as usize] = 6;
         late.quality[Direction::Receive as usize].bursts[0] = 4;
         assert_eq!(counts(&media.absorb(&[late], &naming, seconds(3), seconds(2))), (1, 1), "four in all");
+        media.absorb(&[late], &naming, seconds(4), seconds(3));
         let (_, series) = media.series().iter().next().unwrap();
         assert_eq!((series.totals.lost, series.totals.bursts[0]), (4, 4));
     }

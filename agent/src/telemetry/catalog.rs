@@ -199,7 +199,7 @@ catalog! {
     RtpPacketCount: "graylag.rtp.packet.count", Counter, "{packet}",
         [a::PEER, a::ADDRESS, a::DIRECTION], "RTP packets of valid streams, once each";
     RtpPacketLost: "graylag.rtp.packet.lost", Counter, "{packet}",
-        [a::PEER, a::ADDRESS, a::DIRECTION], "RTP packets that had not come when a higher number came; what comes late, within 64 numbers, is taken off the next ones";
+        [a::PEER, a::ADDRESS, a::DIRECTION], "RTP packets that had not come a look after a higher number came; what comes later, within 64 numbers, is taken off the next ones";
     RtpPacketReordered: "graylag.rtp.packet.reordered", Counter, "{packet}",
         [a::PEER, a::ADDRESS, a::DIRECTION], "RTP packets that came after a higher number, within the window";
     RtpPacketDuplicated: "graylag.rtp.packet.duplicated", Counter, "{packet}",
