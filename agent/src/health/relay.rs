@@ -130,11 +130,9 @@ impl RelayStall {
         let expected = self.fan_out().map_or(0.0, |fan_out| fan_out * received as f64);
         let starved = received > 0 && (sent as f64) < COLLAPSED * expected;
         self.follow(&sample, starved);
-        let found = if self.life.phase() == Phase::Raised && starved {
-            self.cause
-        } else {
-            self.found(settings, at, &sample)
-        };
+        // A part of it that had failed says nothing of the rest.
+        let stands = self.life.phase() == Phase::Raised && starved && !self.has_collapsed();
+        let found = if stands { self.cause } else { self.found(settings, at, &sample) };
         let part = self.part(settings, at, &sample);
         let found = found.or(part.map(Cause::Part));
         if let Some(run) = self.run.as_mut().filter(|_| found == Some(Cause::NotReading)) {
