@@ -84,9 +84,9 @@ pub fn of_containerd(uid: &str, container: &str) -> String {
 
 /// A command that runs in a cgroup and in a host's network namespace.
 fn inside(host: &Host, cgroup: &Path, words: &[&str]) -> Command {
-    let mut command = Command::new("sh");
     // The shell enters the cgroup, and becomes what it starts.
     const SCRIPT: &str = "echo $$ > \"$0\" && net=\"$1\" && shift && exec nsenter --net=\"$net\" -- \"$@\"";
+    let mut command = Command::new("sh");
     command.args(["-c", SCRIPT]).arg(cgroup.join("cgroup.procs")).arg(host.path()).args(words);
     command
 }

@@ -14,10 +14,11 @@ use graylag_tests::{
     agent::{Agent, Setup},
     eventually,
     net::{Host, link},
+    nft::Nft,
     otlp::{Collector, Protocol},
     pods::{Cgroups, Runtime, at, connect, container_id, idle, of_containerd},
     proc::{Directory, Process},
-    traffic::{Echo, listen},
+    traffic::{Echo, begin, listen},
 };
 use serde_json::json;
 
@@ -261,6 +262,26 @@ fn each_pod_speaks_for_itself_and_is_forgotten_when_it_goes() {
     let peers: Vec<&str> = status.subjects.iter().map(|subject| subject.peer.as_str()).collect();
     assert!(peers.contains(&"10.78.0.1") && peers.contains(&"10.78.1.1"), "{peers:?}");
     assert_eq!(failures(&agent, "cri").to_bits(), 0f64.to_bits());
+
+    // What happens to one pod only is told by that one, from beginning to end.
+    {
+        let nft = Nft::new(&node.peer);
+        nft.rule("syn", &format!("ip saddr {} tcp flags syn / syn,ack", own(0)), "drop");
+        let sockets: Vec<_> = (0..20).map(|_| begin(&node.pods[0].host, server(0), PORT)).collect();
+        eventually("the stall is found", SOON, || (!agent.conditions().is_empty()).then_some(()));
+        assert_eq!(agent.conditions()[0].pod.as_ref().and_then(|pod| pod.name.clone()), Some("web-0".into()));
+        drop(sockets);
+    }
+    eventually("it is over, and both were told", Duration::from_secs(120), || {
+        let events = node.collector.events_by_resource();
+        let of_conditions = events.iter().filter(|(_, name, _)| name == "graylag.condition.changed");
+        let mut phases = Vec::new();
+        for (resource, _, attributes) in of_conditions {
+            assert_eq!(said_by(resource), first, "{attributes:?}");
+            phases.push(attributes["graylag.condition.to"].clone());
+        }
+        (phases.first()? == "raised" && phases.last()? == "cleared").then_some(())
+    });
 
     // It goes: its series end, and nobody speaks of it any more.
     let gone = node.pods.remove(0);

@@ -23,9 +23,11 @@ impl Aggregator {
         self.pods.place(places, at);
     }
 
-    /// Processes of which it has to be known whose they are.
+    /// Processes of which it has to be known whose they are: those that carry media, and as long as they live those that did, so that a
+    /// pod does not go with every call.
     pub fn processes(&self) -> BTreeSet<u32> {
-        self.relays.now().iter().map(|tick| tick.process.id).filter(|id| *id != 0).collect()
+        let now = self.relays.now().iter().map(|tick| tick.process.id).filter(|id| *id != 0);
+        now.chain(self.pods.processes()).collect()
     }
 
     /// Whether something was counted in a namespace or by a process that is not known to be the host's.

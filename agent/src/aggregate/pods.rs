@@ -39,7 +39,8 @@ pub struct Pods {
     places: Option<Arc<Places>>,
     /// What is not a pod's; nothing while everything is the host's.
     host: Option<Part>,
-    pods: BTreeMap<Arc<str>, PodPart>,
+    /// What is a pod's, by its identifier.
+    apart: BTreeMap<Arc<str>, PodPart>,
     held: BTreeMap<Owner, Held>,
     #[serde(skip)]
     given_up: BTreeMap<Owner, Duration>,
@@ -81,7 +82,7 @@ impl Pods {
             host.set_limit(subjects);
         }
         let of_a_pod = self.of_a_pod();
-        self.pods.values_mut().for_each(|pod| pod.part.set_limit(of_a_pod));
+        self.apart.values_mut().for_each(|pod| pod.part.set_limit(of_a_pod));
     }
 
     fn of_a_pod(&self) -> usize {
@@ -97,7 +98,7 @@ impl Pods {
     pub fn place(&mut self, places: Arc<Places>, at: Duration) {
         let now: BTreeMap<&Arc<str>, &Arc<Pod>> =
             places.iter().filter_map(|(_, pod)| pod.map(|pod| (&pod.id, pod))).collect();
-        for (id, known) in &mut self.pods {
+        for (id, known) in &mut self.apart {
             match now.get(id) {
                 // It may have got a name, or another container.
                 Some(pod) if known.gone.is_none() => known.pod = Arc::clone(pod),
@@ -150,17 +151,17 @@ impl Pods {
 
     /// Pods, those that are gone among them.
     pub fn iter(&self) -> impl Iterator<Item = &PodPart> {
-        self.pods.values().filter(|_| self.places.is_some())
+        self.apart.values().filter(|_| self.places.is_some())
     }
 
     /// A pod that is told apart.
     pub fn get(&self, id: &str) -> Option<&PodPart> {
-        self.pods.get(id)
+        self.apart.get(id)
     }
 
     /// Pods told apart now.
     pub fn count(&self) -> usize {
-        self.pods.values().filter(|pod| pod.gone.is_none()).count()
+        self.apart.values().filter(|pod| pod.gone.is_none()).count()
     }
 
     /// How often a pod found no room.
@@ -176,6 +177,15 @@ impl Pods {
     /// Whose something is, where it is known to be a pod's.
     pub fn pod_of(&self, owner: Owner) -> Option<&Arc<Pod>> {
         self.places.as_ref()?.get(owner)?
+    }
+
+    /// Processes that were asked for and are there.
+    pub fn processes(&self) -> impl Iterator<Item = u32> {
+        let places = self.places.iter().flat_map(|places| places.iter());
+        places.filter_map(|(owner, _)| match owner {
+            Owner::Process(process) => Some(process),
+            Owner::Namespace(_) => None,
+        })
     }
 
     /// Inodes of a pod's network namespaces.
@@ -195,14 +205,14 @@ impl Pods {
             return None;
         }
         let mut those =
-            self.pods.values().filter(|pod| pod.gone.is_none() && pod.part.subjects.shows(subject));
+            self.apart.values().filter(|pod| pod.gone.is_none() && pod.part.subjects.shows(subject));
         those.next().filter(|_| those.next().is_none()).map(|pod| &pod.pod)
     }
 
     /// Begins a look at connections.
     pub fn begin(&mut self, at: Duration, elapsed: Duration) {
         let changes = &mut self.changes;
-        self.pods.retain(|_, pod| {
+        self.apart.retain(|_, pod| {
             let over = pod.gone.is_some_and(|gone| at.saturating_sub(gone) >= ANNOUNCED);
             *changes += if over { pod.part.changes() + 2 } else { 0 };
             !over
@@ -234,7 +244,7 @@ impl Pods {
     }
 
     fn parts(&mut self) -> impl Iterator<Item = &mut Part> {
-        self.host.iter_mut().chain(self.pods.values_mut().map(|pod| &mut pod.part))
+        self.host.iter_mut().chain(self.apart.values_mut().map(|pod| &mut pod.part))
     }
 
     /// Where something of an owner is counted; nothing while everything is the host's.
@@ -248,7 +258,7 @@ impl Pods {
             Some(Some(pod)) => {
                 let pod = Arc::clone(pod);
                 if self.has_room_for(&pod, at) {
-                    return self.pods.get_mut(&pod.id).map(|pod| Place::Part(&mut pod.part));
+                    return self.apart.get_mut(&pod.id).map(|pod| Place::Part(&mut pod.part));
                 }
             }
             None if self.given_up.contains_key(&owner) => {}
@@ -266,7 +276,7 @@ impl Pods {
 
     /// Whether a pod has a part, or gets one now.
     fn has_room_for(&mut self, pod: &Arc<Pod>, at: Duration) -> bool {
-        if self.pods.get(&pod.id).is_some_and(|known| known.gone.is_none()) {
+        if self.apart.get(&pod.id).is_some_and(|known| known.gone.is_none()) {
             return true;
         }
         if self.count() >= self.limit {
@@ -276,13 +286,13 @@ impl Pods {
             return false;
         }
         // Those that are gone are announced while there is room for it.
-        if self.pods.len() >= 2 * self.limit {
-            let oldest = self.pods.iter().filter_map(|(id, pod)| Some((pod.gone?, id.clone()))).min();
-            oldest.and_then(|(_, id)| self.pods.remove(&id));
+        if self.apart.len() >= 2 * self.limit {
+            let oldest = self.apart.iter().filter_map(|(id, pod)| Some((pod.gone?, id.clone()))).min();
+            oldest.and_then(|(_, id)| self.apart.remove(&id));
         }
         self.changes += 1;
         let part = Part::new(self.of_a_pod(), at);
-        self.pods.insert(pod.id.clone(), PodPart { pod: pod.clone(), part, gone: None });
+        self.apart.insert(pod.id.clone(), PodPart { pod: pod.clone(), part, gone: None });
         true
     }
 
@@ -359,12 +369,12 @@ impl Pods {
     pub fn changes(&self) -> u64 {
         self.changes
             + self.host.iter().map(Part::changes).sum::<u64>()
-            + self.pods.values().map(|pod| pod.part.changes() + 1).sum::<u64>()
+            + self.apart.values().map(|pod| pod.part.changes() + 1).sum::<u64>()
     }
 
     /// How often a series of a pod was put into `~other`.
     pub fn series_folded(&self) -> u64 {
-        self.pods.values().map(|pod| pod.part.folded()).sum()
+        self.apart.values().map(|pod| pod.part.folded()).sum()
     }
 }
 

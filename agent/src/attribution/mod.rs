@@ -11,7 +11,7 @@ mod resolve;
 mod tree;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, PoisonError},
@@ -149,7 +149,7 @@ impl Work {
             if !unknown.is_empty() {
                 let found = tree::find(&self.cgroups, &unknown).unwrap_or_else(|error| {
                     failure = Some(format!("{}: {error}", self.cgroups.display()));
-                    Default::default()
+                    BTreeMap::default()
                 });
                 self.resolver.learn_cgroups(&unknown, &found);
             }

@@ -136,6 +136,7 @@ fn environment(kernel: &mut Kernel) -> Vec<Item> {
 
 /// Where it is asked whose a network namespace is.
 fn attribution(config: &Config, facts: &Facts) -> Item {
+    const WITHOUT: &str = "uid and container from cgroups, no names";
     let item = |state, detail: String| Item::new("pods", state, Some(detail));
     if config.attribution == config::Attribution::Off {
         return item("off", "everything is the host's: attribution.source = \"off\"".into());
@@ -145,7 +146,6 @@ fn attribution(config: &Config, facts: &Facts) -> Item {
     {
         return item("missing", format!("everything is the host's: {reason}"));
     }
-    const WITHOUT: &str = "uid and container from cgroups, no names";
     let (Some(socket), missing) = run::container_runtime(config) else {
         let why = if config.attribution == config::Attribution::Cgroup {
             "attribution.source = \"cgroup\""

@@ -83,7 +83,10 @@ mod tests {
                 "[attribution]\ncri_socket = \"containerd.sock\"",
                 "g.toml:2: attribution.cri_socket: `containerd.sock` is no absolute path; use e.g. \"/run/containerd/containerd.sock\"",
             ),
-            ("[attribution]\ncri_sockte = \"x\"", "g.toml:2: cri_sockte: unknown key; did you mean `cri_socket`?"),
+            (
+                "[attribution]\ncri_sockte = \"x\"",
+                "g.toml:2: cri_sockte: unknown key; did you mean `cri_socket`?",
+            ),
             ("[limits]\npods = 0", "g.toml:2: limits.pods: 0 is out of range; use 1 to 1000"),
         ];
         for (text, expected) in rows {

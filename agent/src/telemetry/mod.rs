@@ -1,5 +1,6 @@
 //! What is published: the catalog, declared once, and the points for it.
 
+mod agent;
 pub mod catalog;
 mod media;
 mod paths;

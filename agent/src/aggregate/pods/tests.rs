@@ -130,7 +130,7 @@ fn a_condition_is_a_pods_where_nobody_else_has_to_do_with_its_subject() {
     let mut pods = apart(10);
     pods.place(places(&[(7, Some("a")), (8, Some("b"))]), seconds(1));
     look(&mut pods, 1, &[(7, 3)]);
-    assert_eq!(pods.only_pod_of(&subject()).map(|pod| pod.to_string()), Some("a".into()));
+    assert_eq!(pods.only_pod_of(&subject()).map(|pod| &*pod.id), Some("a"));
     look(&mut pods, 2, &[(8, 3)]);
     assert_eq!(pods.only_pod_of(&subject()), None);
 }
