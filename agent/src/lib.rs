@@ -1,5 +1,6 @@
 //! The user half of graylag.
 pub mod aggregate;
+pub mod attribution;
 pub mod cli;
 pub mod collect;
 pub mod config;

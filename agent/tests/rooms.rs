@@ -13,6 +13,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("config", &["model"]),
     ("kernel", &[]),
     ("collect", &["kernel"]),
+    ("attribution", &["model"]),
     ("aggregate", &["collect", "model"]),
     ("health", &["model"]),
     ("telemetry", &["aggregate", "model"]),
@@ -25,6 +26,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "run",
         &[
             "aggregate",
+            "attribution",
             "cli",
             "collect",
             "config",
@@ -39,7 +41,10 @@ const ROOMS: &[(&str, &[&str])] = &[
             "view",
         ],
     ),
-    ("cli", &["config", "engine", "feed", "kernel", "model", "probe", "run", "telemetry", "view"]),
+    (
+        "cli",
+        &["attribution", "config", "engine", "feed", "kernel", "model", "probe", "run", "telemetry", "view"],
+    ),
 ];
 
 /// `(crate, rooms that may use it)`.
@@ -60,8 +65,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("opentelemetry_sdk", &["export"]),
     ("opentelemetry_otlp", &["export"]),
     ("opentelemetry_proto", &["export"]),
-    ("prost", &["export"]),
-    ("tonic", &["export"]),
+    ("prost", &["attribution", "export"]),
+    ("tonic", &["attribution", "export"]),
     ("reqwest", &["export"]),
     ("rustls", &["export", "probe"]),
     ("rustls_native_certs", &["probe"]),
@@ -75,7 +80,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("ring", &["probe"]),
     ("subtle", &["probe"]),
     ("base64", &["probe"]),
-    ("tokio", &["feed", "export", "probe", "run", "cli"]),
+    ("tokio", &["attribution", "feed", "export", "probe", "run", "cli"]),
     ("clap", &["cli"]),
     ("clap_complete", &["cli"]),
     ("clap_mangen", &["cli"]),

@@ -24,6 +24,7 @@ pub mod object;
 pub mod otlp;
 pub mod path_map;
 pub mod pki;
+pub mod pods;
 pub mod proc;
 pub mod random;
 pub mod raw;

@@ -179,6 +179,34 @@ impl Collector {
         points.filter(|point| point.metric == metric).collect()
     }
 
+    /// All points it took of a metric, in order, each with the resource that said it.
+    pub fn points_by_resource(&self, metric: &str) -> Vec<(BTreeMap<String, String>, Point)> {
+        let mut found = Vec::new();
+        for seen in self.taken("metrics") {
+            for of in list(&seen.body["resource_metrics"]) {
+                let said = points(&serde_json::json!({ "resource_metrics": [of] }));
+                let resource = attributes(&of["resource"]);
+                let said = said.into_iter().filter(|point| point.metric == metric);
+                found.extend(said.map(|point| (resource.clone(), point)));
+            }
+        }
+        found
+    }
+
+    /// All events it took, in order: the resource that said each, its name and its attributes.
+    pub fn events_by_resource(&self) -> Vec<(BTreeMap<String, String>, String, BTreeMap<String, String>)> {
+        let mut found = Vec::new();
+        for seen in self.taken("logs") {
+            for of in list(&seen.body["resource_logs"]) {
+                for record in list(&of["scope_logs"]).iter().flat_map(|scope| list(&scope["log_records"])) {
+                    let name = record["event_name"].as_str().unwrap_or_default().to_owned();
+                    found.push((attributes(&of["resource"]), name, attributes(record)));
+                }
+            }
+        }
+        found
+    }
+
     /// All events it took: name, attributes, record.
     pub fn events(&self) -> Vec<(String, BTreeMap<String, String>, Value)> {
         let records = |seen: Seen| {

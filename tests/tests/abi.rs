@@ -17,6 +17,7 @@ use graylag_ebpf::{
     rtp::{Cursor, Tally},
     session::{Session, SessionRecord},
     table::Bucket,
+    task::TaskRecord,
 };
 use graylag_tests::object::{Layout, Object, PROFILES};
 
@@ -113,6 +114,7 @@ fn layouts() -> Vec<(&'static str, Layout)> {
         layout!(SocketRecord { id, queued, reserved, media }),
         layout!(Session { began_ns, at }),
         layout!(SessionRecord { key, session }),
+        layout!(TaskRecord { cgroup, netns, process, command }),
         layout!(FlowScan { now_ns, fresh_ns, fell_ns, recent_ns, pass, reserved }),
     ]
 }

@@ -114,6 +114,38 @@ fn directories_of_the_host_are_those_that_it_names() {
     }
 }
 
+/// The runtime's socket comes with a component, and with nothing else.
+#[test]
+fn names_of_pods_have_to_be_asked_for() {
+    for (overlay, name) in [("base", "graylag"), ("overlays/media", "graylag-media")] {
+        let directory = Directory::new();
+        // Kustomize wants its directories relative to each other.
+        let up = "../".repeat(fs::canonicalize(directory.path()).expect("a path").components().count() - 1);
+        let from = |path: &str| {
+            let path = fs::canonicalize(file("deploy/kubernetes").join(path)).expect("a path");
+            format!("{up}{}", path.strip_prefix("/").expect("absolute").display())
+        };
+        let text = format!("resources: [{}]\ncomponents: [{}]\n", from(overlay), from("components/cri"));
+        directory.write("kustomization.yaml", &text);
+        let built = said(tool("venv/bin/kubectl").arg("kustomize").arg(directory.path()));
+        let (documents, errors) = kubernetes(&built, &VERSIONS);
+        assert_eq!(errors, Vec::<String>::new(), "{overlay}");
+        assert_eq!(of_kind(&documents, "DaemonSet")[0]["metadata"]["name"], name);
+        let pod = pod(&documents);
+        let volume = pod["volumes"].as_array().expect("volumes").iter();
+        let mut volume = volume.filter(|volume| volume["hostPath"]["path"] == "/run/containerd");
+        assert_eq!(volume.next().expect("a volume")["name"], "container-runtime");
+        let mounts = pod["containers"][0]["volumeMounts"].as_array().expect("mounts");
+        let mount = mounts.iter().find(|mount| mount["name"] == "container-runtime").expect("a mount");
+        assert_eq!((&mount["mountPath"], &mount["readOnly"]), (&"/run/containerd".into(), &true.into()));
+        // It is where graylag looks of itself.
+        assert_eq!(
+            pod["containers"][0]["securityContext"]["capabilities"]["drop"],
+            serde_json::json!(["ALL"])
+        );
+    }
+}
+
 /// Probes are commands of the program in the image, and their words are words that it knows.
 #[test]
 fn probes_are_what_graylag_can_be_asked() {

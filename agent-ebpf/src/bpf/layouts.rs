@@ -11,6 +11,7 @@ use graylag_ebpf::{
     record::{Conn, HalfOpen, HalfOpenRecord, PathRecord, PathStats, Scan, Waiting},
     relay::{SocketMedia, SocketRecord},
     session::{Session, SessionRecord},
+    task::TaskRecord,
 };
 
 /// Every type of the ABI; the arrays take no room.
@@ -39,6 +40,7 @@ struct Layouts {
     socket_record: [SocketRecord; 0],
     session: [Session; 0],
     session_record: [SessionRecord; 0],
+    task_record: [TaskRecord; 0],
 }
 
 #[unsafe(no_mangle)]
@@ -66,4 +68,5 @@ static LAYOUTS: Layouts = Layouts {
     socket_record: [],
     session: [],
     session_record: [],
+    task_record: [],
 };

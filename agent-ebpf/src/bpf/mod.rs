@@ -23,6 +23,7 @@ mod segment;
 mod state;
 mod stream;
 mod table;
+mod tasks;
 
 /// Panics cannot happen (indexing is checked by hand, release builds have no overflow checks); should one be
 /// compiled in nevertheless, the verifier refuses the endless loop and the load test fails.

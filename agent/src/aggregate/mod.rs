@@ -3,10 +3,15 @@
 
 mod activation;
 mod addresses;
+mod apart;
 mod delta;
+mod held;
+mod host;
 mod kept;
 mod media;
 mod naming;
+mod part;
+mod pods;
 mod probes;
 mod relay;
 mod series;
@@ -30,8 +35,11 @@ use graylag_ebpf::{
 
 pub use activation::Activation;
 pub use addresses::Addresses;
+pub use host::{DropKey, HostTotals};
 pub use media::Media;
 pub use naming::{Naming, PeerName, ServiceName, address};
+pub use part::Part;
+pub use pods::{PodPart, Pods};
 pub use probes::{PathProbes, ProbeTotals, Probes};
 pub use relay::Relays;
 use serde::{Deserialize, Serialize};
@@ -40,8 +48,8 @@ pub use series::{Ended, Series, SeriesSet, Tally};
 use crate::{
     collect::{Observation, Packed, Usage},
     model::{
-        AddressTarget, Counts, Direction, Drops, HostTick, Leg, OTHER, Outcome, Path, Pending, ProbeTick,
-        RelayTick, StampPath, Subject, SubjectTick, Tick, Transport, drops, fade,
+        AddressTarget, Counts, Leg, OTHER, Outcome, Owner, Path, Pending, ProbeTick, RelayTick, StampPath,
+        Subject, SubjectTick, Tick,
     },
 };
 
@@ -60,6 +68,7 @@ pub struct Aggregator {
     listeners: SeriesSet<Arc<str>>,
     media: Media,
     relays: Relays,
+    pods: Pods,
     #[serde(skip)]
     probes: Probes,
     #[serde(skip)]
@@ -97,40 +106,6 @@ struct Baseline {
     stats: Packed,
 }
 
-/// Cumulative drops of this host.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct HostTotals {
-    /// When they began, on the ticks' clock.
-    pub since: Duration,
-    /// By reason, direction and transport.
-    pub drops: BTreeMap<DropKey, u64>,
-    /// Receive-buffer drops by service.
-    pub udp_receive_buffer: BTreeMap<Arc<str>, u64>,
-    #[serde(skip)]
-    rates: BTreeMap<DropKey, f64>,
-    last_drops: HashMap<(String, Direction, Transport), u64>,
-    #[serde(with = "kept::by_pod")]
-    last_udp: HashMap<graylag_ebpf::key::UdpPort, u64>,
-    last_host: Option<crate::collect::HostCounters>,
-}
-
-impl HostTotals {
-    fn remember_rates(&mut self, tick: &HostTick, elapsed: Duration) {
-        const HALF_LIFE: Duration = Duration::from_secs(3);
-        if elapsed.is_zero() {
-            return;
-        }
-        let keep = fade(elapsed, HALF_LIFE);
-        self.rates.values_mut().for_each(|rate| *rate *= keep);
-        for drops in &tick.drops {
-            let rate =
-                self.rates.entry((drops.reason.clone(), drops.direction, drops.transport)).or_default();
-            *rate += (1.0 - keep) * drops.packets as f64 / elapsed.as_secs_f64();
-        }
-        self.rates.retain(|_, rate| *rate > 0.01);
-    }
-}
-
 /// What conditions stand about.
 #[derive(Clone, Debug, Default)]
 pub struct Troubled {
@@ -141,9 +116,6 @@ pub struct Troubled {
     /// Names of processes.
     pub processes: BTreeSet<Arc<str>>,
 }
-
-/// What drops are counted by.
-pub type DropKey = (Arc<str>, Direction, Transport);
 
 /// Share of what should have been seen that was, 0 to 1; `None` where nothing was there to be seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -167,6 +139,7 @@ impl Aggregator {
             listeners: SeriesSet::new(limit, at),
             media: Media::new(2 * limit, at),
             relays: Relays::new(limit, at),
+            pods: Pods::default(),
             probes: Probes::default(),
             addresses: Addresses::default(),
             activation: Activation::new(at),
@@ -186,6 +159,7 @@ impl Aggregator {
     /// nothing is to be judged by it. Names are this agent's.
     pub fn take_over(&mut self, kept: Self, limit: usize, seen: &Observation, sockets: &[SocketRecord]) {
         let naming = std::mem::take(&mut self.naming);
+        let pods = self.pods.settings();
         *self = kept;
         self.rename(naming);
         self.subjects.set_limit(limit);
@@ -193,6 +167,7 @@ impl Aggregator {
         self.listeners.set_limit(limit);
         self.media.set_limit(2 * limit);
         self.relays.set_limit(limit);
+        self.expect_pods(pods);
         self.absorb(seen, Duration::ZERO, &Troubled::default());
         self.absorb_sockets(sockets, Duration::from_nanos(seen.at_ns));
         // What says how much of all was seen begins anew, with the agent that says it.
@@ -201,13 +176,14 @@ impl Aggregator {
     }
 
     /// How often something happened that cannot be told from the kernel's counters alone: then what is kept has to be kept anew.
-    pub const fn changes(&self) -> u64 {
+    pub fn changes(&self) -> u64 {
         self.changes
             + self.subjects.changes()
             + self.paths.changes()
             + self.listeners.changes()
             + self.media.changes()
             + self.relays.changes()
+            + self.pods.changes()
     }
 
     /// Changes the names. Kernel keys keep their counts; from now on these go to the new names.
@@ -276,16 +252,26 @@ impl Aggregator {
 
     /// Takes the sockets that carry media as they are at `at`.
     pub fn absorb_sockets(&mut self, sockets: &[SocketRecord], at: Duration) -> &[RelayTick] {
-        self.relays.absorb(sockets, at)
+        let since = self.relays.looked_at().unwrap_or(at);
+        if sockets.iter().any(|socket| self.pods.is_apart(Owner::Process(socket.media.process))) {
+            self.take_apart();
+        }
+        self.relays.absorb(sockets, at);
+        self.pods.begin_relays(at, at.saturating_sub(since));
+        for tick in self.relays.now() {
+            self.pods.add_relay(tick.process.id, &tick.process.name, &tick.counts, since);
+        }
+        self.relays.now()
     }
 
     /// How often something was put into `~other`.
-    pub const fn folded(&self) -> u64 {
+    pub fn folded(&self) -> u64 {
         self.subjects.folded()
             + self.paths.folded()
             + self.listeners.folded()
             + self.media.series().folded()
             + self.relays.series().folded()
+            + self.pods.series_folded()
     }
 
     /// Drops of this host.
@@ -338,8 +324,12 @@ impl Aggregator {
         self.usage = seen.usage;
         self.counters.now = (seen.counters, seen.media_counters);
 
-        let mut counts = self.differences(seen);
-        let mut pending = self.pending(seen);
+        if seen.paths.iter().any(|(key, _)| self.pods.is_apart(Owner::Namespace(key.netns))) {
+            self.take_apart();
+        }
+        self.pods.begin(at, elapsed);
+        let mut counts = self.differences(seen, since);
+        let mut pending = self.pending(seen, since);
         let spoken = seen.all_waits.then(|| self.spoken(seen));
         self.subjects.begin(at, elapsed);
         self.paths.begin(at, elapsed);
@@ -367,10 +357,11 @@ impl Aggregator {
             self.listeners.rank(at, &BTreeSet::new());
             self.media.rank(at, &troubled.legs);
             self.relays.rank(at, &troubled.processes);
+            self.pods.rank(at, troubled);
         }
         let media = self.media.absorb(&seen.media, &self.naming, at, since);
         self.datagrams += media.iter().flat_map(|leg| leg.counts.datagrams).sum::<u64>();
-        let host = self.host_tick(seen);
+        let host = self.host_tick(seen, since);
         self.host.remember_rates(&host, elapsed);
         let activation = self.activation.absorb(&seen.sessions, seen.at_ns, elapsed, late);
         self.changes += (seen.expired.len() + seen.forgotten.len() + activation.decided.len()) as u64;
@@ -386,7 +377,7 @@ impl Aggregator {
         }
     }
 
-    fn differences(&mut self, seen: &Observation) -> BTreeMap<Subject, Counts> {
+    fn differences(&mut self, seen: &Observation, since: Duration) -> BTreeMap<Subject, Counts> {
         let mut counts: BTreeMap<Subject, Counts> = BTreeMap::new();
         for (key, packed) in &seen.paths {
             let stats = packed.unpack();
@@ -400,6 +391,7 @@ impl Aggregator {
                 .or_insert_with(|| Baseline { subject: naming.subject(key), stats: Packed::default() });
             let difference = delta::since(&stats, &baseline.stats.unpack());
             baseline.stats = packed.clone();
+            self.pods.add(key.netns, &baseline.subject, &difference, since);
             counts.entry(baseline.subject.clone()).or_default().add(&difference);
         }
         for key in &seen.forgotten {
@@ -409,12 +401,18 @@ impl Aggregator {
             && let (Some(now), Some(before)) = (now.listen_overflows, before.listen_overflows)
         {
             let other = Subject { path: Path::other(), service: OTHER.into(), role: Role::Server };
-            counts.entry(other).or_default().accept_queue_overflow += now.saturating_sub(before);
+            let overflows = Counts { accept_queue_overflow: now.saturating_sub(before), ..Counts::default() };
+            self.pods.add(0, &other, &overflows, since);
+            counts.entry(other).or_default().add(&overflows);
         }
         for over in &seen.expired {
-            let counts = counts.entry(self.name(&over.path)).or_default();
-            counts.outcomes[Outcome::TimedOut as usize] += 1;
-            counts.handshake_failed.record(Duration::from_nanos(seen.at_ns.saturating_sub(over.began_ns)));
+            let subject = self.name(&over.path);
+            let mut timed_out = Counts::default();
+            timed_out.outcomes[Outcome::TimedOut as usize] = 1;
+            let lasted = Duration::from_nanos(seen.at_ns.saturating_sub(over.began_ns));
+            timed_out.handshake_failed.record(lasted);
+            self.pods.add(over.path.netns, &subject, &timed_out, since);
+            counts.entry(subject).or_default().add(&timed_out);
         }
         counts
     }
@@ -423,17 +421,23 @@ impl Aggregator {
         self.baselines.get(key).map_or_else(|| self.naming.subject(key), |baseline| baseline.subject.clone())
     }
 
-    fn pending(&mut self, seen: &Observation) -> BTreeMap<Subject, Pending> {
+    fn pending(&mut self, seen: &Observation, since: Duration) -> BTreeMap<Subject, Pending> {
         let mut pending: BTreeMap<Subject, Pending> = BTreeMap::new();
         if seen.all_waits {
             self.longest_waits.clear();
+            self.pods.forget_waits();
         }
         for wait in &seen.waiting {
-            let subject = self.name(&wait.path);
+            let (subject, netns) = (self.name(&wait.path), wait.path.netns);
             let age = Duration::from_nanos(seen.at_ns.saturating_sub(wait.since_ns));
             match wait.kind & !waiting::SPOKEN {
                 0 => {}
-                waiting::HANDSHAKE => pending.entry(subject).or_default().handshake.push(age),
+                waiting::HANDSHAKE => {
+                    if let Some(pending) = self.pods.pending(netns, &subject, since) {
+                        pending.handshake.push(age);
+                    }
+                    pending.entry(subject).or_default().handshake.push(age);
+                }
                 kind => {
                     // Waiting is the asking side's: a server that owes an answer is not waiting for one.
                     if subject.role == Role::Client {
@@ -442,8 +446,12 @@ impl Aggregator {
                         let silence = Duration::from_nanos(seen.at_ns.saturating_sub(silent_since));
                         let longest = self.longest_waits.entry(subject.clone()).or_default();
                         *longest = (*longest).max(silence);
+                        self.pods.wait_of(netns, &subject, silence);
                     }
                     if kind == waiting::FIRST_BYTE {
+                        if let Some(pending) = self.pods.pending(netns, &subject, since) {
+                            pending.first_byte.push(age);
+                        }
                         pending.entry(subject).or_default().first_byte.push(age);
                     }
                 }
@@ -452,56 +460,17 @@ impl Aggregator {
         for (subject, longest) in &self.longest_waits {
             pending.entry(subject.clone()).or_default().longest_wait = Some(*longest);
         }
+        self.pods.tell_waits(since);
         for half_open in &seen.half_open {
-            let entry = pending.entry(self.name(&half_open.path)).or_default();
-            entry.handshake.push(Duration::from_nanos(seen.at_ns.saturating_sub(half_open.began_ns)));
+            let subject = self.name(&half_open.path);
+            let age = Duration::from_nanos(seen.at_ns.saturating_sub(half_open.began_ns));
+            if let Some(pending) = self.pods.pending(half_open.path.netns, &subject, since) {
+                pending.handshake.push(age);
+            }
+            let entry = pending.entry(subject).or_default();
+            entry.handshake.push(age);
             entry.syn_repeated += u64::from(half_open.syns > 1);
         }
         pending
-    }
-
-    fn host_tick(&mut self, seen: &Observation) -> HostTick {
-        let mut tick = HostTick::default();
-        for dropped in &seen.drops {
-            let key = (dropped.reason.clone(), dropped.direction, dropped.transport);
-            let before = self.host.last_drops.insert(key, dropped.packets).unwrap_or(0);
-            tick.drops.push(Drops {
-                reason: dropped.reason.as_str().into(),
-                direction: dropped.direction,
-                transport: dropped.transport,
-                packets: dropped.packets.saturating_sub(before),
-            });
-        }
-        for (port, packets) in &seen.udp_drops {
-            let before = self.host.last_udp.insert(*port, *packets).unwrap_or(0);
-            let service = self.naming.service("udp", port.port, Role::Server);
-            tick.udp_receive_buffer.push((service, packets.saturating_sub(before)));
-        }
-        if let Some(now) = seen.host
-            && let Some(before) = self.host.last_host.replace(now)
-        {
-            tick.packets = Some(now.packets.saturating_sub(before.packets));
-            let receive = |reason: &str, now: u64, before: u64| Drops {
-                reason: reason.into(),
-                direction: Direction::Receive,
-                transport: Transport::Other,
-                packets: now.saturating_sub(before),
-            };
-            tick.drops.push(receive(drops::INTERFACE_MISSED, now.missed, before.missed));
-            tick.drops.push(receive(drops::INTERFACE_FIFO, now.fifo, before.fifo));
-            if let (Some(now), Some(before)) = (now.softnet_dropped, before.softnet_dropped) {
-                tick.drops.push(receive(drops::SOFTNET, now, before));
-            }
-        }
-        tick.drops.retain(|drops| drops.packets > 0);
-        tick.udp_receive_buffer.retain(|(_, packets)| *packets > 0);
-        for drops in &tick.drops {
-            let key = (drops.reason.clone(), drops.direction, drops.transport);
-            *self.host.drops.entry(key).or_default() += drops.packets;
-        }
-        for (service, packets) in &tick.udp_receive_buffer {
-            *self.host.udp_receive_buffer.entry(service.clone()).or_default() += packets;
-        }
-        tick
     }
 }

@@ -67,6 +67,11 @@ impl Relays {
         &self.series
     }
 
+    /// When they were looked at last.
+    pub const fn looked_at(&self) -> Option<Duration> {
+        self.last_at
+    }
+
     /// How processes stood at the last look.
     pub fn now(&self) -> &[RelayTick] {
         &self.now

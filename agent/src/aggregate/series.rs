@@ -108,7 +108,7 @@ pub struct Series<T = Counts> {
 }
 
 /// All published subjects, paths or services.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(bound(deserialize = "K: Ord + Deserialize<'de>, T: Default + Deserialize<'de>"))]
 pub struct SeriesSet<K, T = Counts> {
     #[serde(skip)]
@@ -172,6 +172,25 @@ impl<K: SeriesKey, T: Tally> SeriesSet<K, T> {
         series.traffic += traffic;
         series.totals.add(counts);
         series.pending.add(pending);
+    }
+
+    /// What is pending of something in this look.
+    pub fn pending(&mut self, key: &K, since: Duration) -> &mut Pending {
+        &mut self.place(key, 0.0, since).pending
+    }
+
+    /// The same, to be gone on with apart: totals stay, what shows the recent past does not.
+    pub fn apart(&self) -> Self {
+        let mut apart = self.clone();
+        for series in apart.shown.values_mut().chain(apart.other.values_mut()) {
+            series.window = Window::default();
+        }
+        apart
+    }
+
+    /// Whether it has a series of its own.
+    pub fn shows(&self, key: &K) -> bool {
+        self.shown.contains_key(key)
     }
 
     /// Where something is counted: its own series, or `~other`.

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::code;
 use crate::{
-    config::Config,
+    attribution::ask_once,
+    config::{self, Config},
     engine::{Availability, Facts, release},
     kernel::{
         Kernel, PathMapPin, PinError, ProgramState, Watched, describe_pins, privileges, programs::Signal,
@@ -63,6 +64,7 @@ pub fn check(config: Option<&Path>, json: bool) -> Result<u8> {
         Ok(mut kernel) => {
             let facts = Facts::of(&kernel, config.node.clone(), settings.limits);
             report.environment = environment(&mut kernel);
+            report.environment.push(attribution(&config, &facts));
             report.environment.extend(config.pin.as_deref().map(pins));
             report.environment.extend(run::try_interfaces(&config, &mut kernel)?.iter().map(interface));
             report
@@ -130,6 +132,33 @@ fn environment(kernel: &mut Kernel) -> Vec<Item> {
         kprobes,
         softirqs,
     ]
+}
+
+/// Where it is asked whose a network namespace is.
+fn attribution(config: &Config, facts: &Facts) -> Item {
+    const WITHOUT: &str = "uid and container from cgroups, no names";
+    let item = |state, detail: String| Item::new("pods", state, Some(detail));
+    if config.attribution == config::Attribution::Off {
+        return item("off", "everything is the host's: attribution.source = \"off\"".into());
+    }
+    if let Availability::Missing(reason) | Availability::Partial(reason) =
+        facts.availability(Signal::Attribution)
+    {
+        return item("missing", format!("everything is the host's: {reason}"));
+    }
+    let (Some(socket), missing) = run::container_runtime(config) else {
+        let why = if config.attribution == config::Attribution::Cgroup {
+            "attribution.source = \"cgroup\""
+        } else {
+            "no container runtime's socket in sight: mount it, or name it as attribution.cri_socket"
+        };
+        return item("partial", format!("{WITHOUT}: {why}"));
+    };
+    let place = socket.display();
+    match missing.map_or_else(|| ask_once(&socket), Err) {
+        Ok(pods) => item("available", format!("cgroups and {place}, which has {pods} pods")),
+        Err(error) => item("partial", format!("{WITHOUT}: {place}: {error}")),
+    }
 }
 
 fn pins(directory: &Path) -> Item {

@@ -18,6 +18,7 @@ use graylag_ebpf::{
     record::{HalfOpen, Waiting, waiting},
     relay::SocketRecord,
     session::SessionRecord,
+    task::TaskRecord,
 };
 
 pub use host::HostCounters;
@@ -30,6 +31,7 @@ pub use softirq::Softirqs;
 
 use crate::kernel::{
     Dropped, Interface, Kernel, ProgramState, ProgramTime, first_pass,
+    programs::TASKS,
     settings::{Limits, PeerPrefix},
 };
 
@@ -259,6 +261,18 @@ impl Collector {
     /// The sockets that carry media: a look of its own, for relays are to be judged within half a second.
     pub fn sockets(&mut self, at_ns: u64) -> Result<Vec<SocketRecord>> {
         self.sockets.look(&mut self.kernel, at_ns)
+    }
+
+    /// Whether processes can be gone through.
+    pub fn has_tasks(&self) -> bool {
+        self.kernel.programs().any(|(p, s)| p.name == TASKS && *s == ProgramState::Attached)
+    }
+
+    /// All processes.
+    pub fn tasks(&mut self) -> Result<Vec<TaskRecord>> {
+        let mut tasks = Vec::new();
+        self.kernel.tasks(|task| tasks.push(*task))?;
+        Ok(tasks)
     }
 
     /// Interfaces come and go: what is there now is watched from now on.

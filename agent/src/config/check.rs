@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use toml::Spanned;
 
 use super::{
-    Config, ConfigError, KernelLog, Limits, Namespace, NodeHealth, Peer, Service, address_probe,
+    Config, ConfigError, KernelLog, Limits, Namespace, NodeHealth, Peer, Service, address_probe, attribution,
     error::Source,
     path_map, probe,
     raw::{self, Port, Raw},
@@ -43,7 +43,9 @@ pub fn checked(raw: &Raw, source: &Source<'_>) -> Result<Config, ConfigError> {
             paths: entries(&limits.paths, 64..=65_536, "limits.paths", source)?,
             flows: entries(&limits.flows, 256..=1_048_576, "limits.flows", source)?,
             subjects: entries(&limits.subjects, 1..=10_000, "limits.subjects", source)?,
+            pods: entries(&limits.pods, 1..=1000, "limits.pods", source)?,
         },
+        attribution: attribution::checked(&raw.attribution, source)?,
         disabled_programs: raw.kernel.disable.iter().map(|name| name.get_ref().clone()).collect(),
         program_stats: raw.kernel.program_stats,
         kernel_log: kernel_log(&raw.kernel.log, source)?,

@@ -1,6 +1,7 @@
 //! The configuration: what is written ([`raw`]) and what is meant ([`Config`]). The only room that knows TOML.
 
 mod address_probe;
+mod attribution;
 mod check;
 mod error;
 mod path_map;
@@ -17,6 +18,7 @@ use std::{
 };
 
 pub use address_probe::AddressProbe;
+pub use attribution::Attribution;
 pub use error::ConfigError;
 pub use probe::{Stamp, StampProbe, probe_interval};
 
@@ -44,6 +46,8 @@ pub struct Config {
     pub address_probes: Vec<AddressProbe>,
     /// Bounds.
     pub thresholds: Thresholds,
+    /// Where it is asked whose a network namespace is.
+    pub attribution: Attribution,
     /// Sizes.
     pub limits: Limits,
     /// Programs not to load.
@@ -155,6 +159,8 @@ pub struct Limits {
     pub flows: u32,
     /// See the raw form.
     pub subjects: u32,
+    /// See the raw form.
+    pub pods: u32,
 }
 
 /// How much the kernel programs say.

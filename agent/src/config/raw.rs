@@ -30,6 +30,8 @@ pub struct Raw {
     pub media: Media,
     /// Sizes, fixed at start.
     pub limits: Limits,
+    /// Pods and containers.
+    pub attribution: Attribution,
     /// The kernel half.
     pub kernel: Kernel,
     /// The collector.
@@ -207,6 +209,23 @@ impl Default for Media {
     }
 }
 
+/// `[attribution]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Attribution {
+    /// Where it is asked whose a network namespace is: `auto`, `cgroup` or `off`.
+    pub source: Spanned<String>,
+    /// The container runtime's socket. Default: of the usual places the first that is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cri_socket: Option<Spanned<String>>,
+}
+
+impl Default for Attribution {
+    fn default() -> Self {
+        Self { source: Spanned::new(0..0, "auto".into()), cri_socket: None }
+    }
+}
+
 /// `[thresholds]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -256,6 +275,8 @@ pub struct Limits {
     pub flows: Spanned<u32>,
     /// Subjects (path × service × role) published by themselves; the rest is `~other`.
     pub subjects: Spanned<u32>,
+    /// Pods and containers told apart; the rest is the host's.
+    pub pods: Spanned<u32>,
 }
 
 impl Default for Limits {
@@ -267,6 +288,7 @@ impl Default for Limits {
             paths: entries(4096),
             flows: entries(16_384),
             subjects: entries(100),
+            pods: entries(100),
         }
     }
 }

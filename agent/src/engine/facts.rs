@@ -4,7 +4,11 @@ use graylag_ebpf::{counter::Counter, media::MediaCounter};
 
 use crate::{
     aggregate::{Aggregator, Coverage},
-    kernel::{Found, Kernel, Pins, ProgramState, programs::Signal, settings::Limits},
+    kernel::{
+        Found, Kernel, Pins, ProgramState,
+        programs::{Signal, TASKS},
+        settings::Limits,
+    },
     model::status::MapStatus,
     telemetry::AgentFacts,
 };
@@ -72,7 +76,12 @@ impl Facts {
     /// The signals that are wanted: media has to be asked for.
     pub fn signals(&self) -> impl Iterator<Item = Signal> {
         let media = self.limits.is_some_and(|limits| limits.media());
-        Signal::ALL.into_iter().filter(move |signal| media || !signal.is_of_media())
+        // So has attribution to be wanted.
+        let there = self.programs.iter().any(|(name, _)| *name == TASKS);
+        Signal::ALL
+            .into_iter()
+            .filter(move |signal| media || !signal.is_of_media())
+            .filter(move |signal| there || *signal != Signal::Attribution)
     }
 
     /// How much of a signal this host gives.

@@ -3,9 +3,11 @@
 //! The lock is held to absorb a look or to copy values out, never while anything is sent. Transitions leave through the
 //! return value of [`Engine::absorb`], at once.
 
+mod announce;
 mod facts;
 mod kept;
 mod losing;
+mod pods;
 mod report;
 
 use std::{
@@ -19,18 +21,19 @@ use jiff::{SignedDuration, Timestamp};
 
 pub use facts::{Availability, Facts, release};
 pub use kept::Kept;
+pub use pods::Asked;
 
 use crate::{
-    aggregate::{Aggregator, Naming, PathProbes, Troubled},
+    aggregate::{Aggregator, Naming, Troubled},
     collect::Observation,
     health::{self, Change, Judge},
     model::{
-        AddressTarget, Condition, Leg, NodeTransition, Path, PathReport, PathState, PathTransition, Phase,
-        ReflectorCounts, StampPath, Target, Transition,
+        AddressTarget, Condition, ConditionKey, Leg, Path, PathReport, Pod, ReflectorCounts, StampPath,
+        Target, Transition,
         avoid::{Avoid, Avoided, AvoidedStatus},
-        status::{MapStatus, Message, NodeStatus, SCHEMA, Stamp, Status},
+        status::{AttributionStatus, MapStatus, Message, NodeStatus, SCHEMA, Stamp, Status},
     },
-    telemetry::{AgentFacts, Known, Point, catalog::Id},
+    telemetry::{AgentFacts, Known, Point, Whose, catalog::Id},
 };
 
 /// A condition that was cleared, or whose blame changed, is published as 0 for this long.
@@ -45,6 +48,8 @@ pub struct Announcement {
     pub message: Message,
     /// For everybody else.
     pub news: News,
+    /// The pod that it is about, where it is about one only.
+    pub pod: Option<Arc<Pod>>,
 }
 
 /// What changed.
@@ -84,6 +89,9 @@ struct Inner {
     interval: Duration,
     reflector: Option<ReflectorCounts>,
     path_map: Option<MapStatus>,
+    attribution: Option<AttributionStatus>,
+    /// Pods that the conditions that stand are about.
+    of_pods: BTreeMap<ConditionKey, Option<Arc<Pod>>>,
     /// What was kept last: after how many changes, and when.
     kept: (u64, Duration),
 }
@@ -119,6 +127,8 @@ impl Engine {
             interval,
             reflector: None,
             path_map: None,
+            attribution: None,
+            of_pods: BTreeMap::new(),
             kept: (0, now),
         };
         Self { inner: Mutex::new(inner) }
@@ -151,6 +161,8 @@ impl Engine {
         inner.agent.coverage = inner.facts.coverage(inner.aggregator.coverage());
         inner.agent.maps = inner.facts.maps(&inner.aggregator);
         inner.agent.maps.extend(inner.path_map.clone());
+        let pods = inner.aggregator.pods();
+        (inner.agent.pods, inner.agent.pods_folded) = (pods.count() as u64, pods.folded());
         inner.agent.events_lost = inner.missed
             + inner.untold
             + [Counter::RetransmitUntracked, Counter::DropFull, Counter::ScanTruncated]
@@ -296,7 +308,7 @@ impl Engine {
 
     /// The points of one metric; an exporter takes its time between them, so each is a lock of its own.
     pub fn points(&self, id: Id) -> Vec<Point> {
-        self.lock().points(id)
+        self.lock().points(id, Whose::Node)
     }
 
     /// How every path stands of which a state is kept, or of these only those with probes.
@@ -321,13 +333,17 @@ impl Engine {
 }
 
 impl Inner {
-    fn points(&self, id: Id) -> Vec<Point> {
-        let cleared: Vec<Condition> = self.cleared.iter().map(|(_, condition)| condition.clone()).collect();
+    fn points(&self, id: Id, whose: Whose<'_>) -> Vec<Point> {
+        // What is judged is the node's: of a pod there is nothing of it.
+        let of_pod = matches!(whose, Whose::Pod(_));
+        let cleared = self.cleared.iter().filter(|_| !of_pod);
+        let cleared: Vec<Condition> = cleared.map(|(_, condition)| condition.clone()).collect();
         let known = Known {
             aggregate: &self.aggregator,
+            whose,
             conditions: self.judge.conditions().collect(),
             cleared: &cleared,
-            paths: self.spoken_paths().collect(),
+            paths: if of_pod { Vec::new() } else { self.spoken_paths().collect() },
             node: self.judge.node(self.last_look.unwrap_or(self.started)),
             agent: &self.agent,
             handshake_bound: self.bounds.handshake_bound,
@@ -363,66 +379,6 @@ impl Inner {
         }
     }
 
-    /// What looks between the ticks found.
-    fn announce_quick(&mut self, at: Duration, transitions: Vec<Transition>) -> Vec<Announcement> {
-        if !transitions.is_empty() {
-            let ended = |t: &Transition| (t.to == Phase::Cleared).then(|| t.condition.clone());
-            let ended: Vec<Condition> = transitions.iter().filter_map(ended).collect();
-            self.remember_cleared(at, &ended);
-        }
-        self.announce(transitions)
-    }
-
-    /// Tells of conditions first: they are why states change.
-    fn announce(&mut self, transitions: Vec<Transition>) -> Vec<Announcement> {
-        let mut told: Vec<Announcement> =
-            transitions.into_iter().map(|transition| self.announce_condition(transition)).collect();
-        let changes: Vec<Change> = self.judge.take_changes().into_iter().filter(is_told).collect();
-        if changes.is_empty() {
-            return told;
-        }
-        // Once for all: where many paths go down together there is no time to put the probes together for each.
-        let probes = self.aggregator.probes().by_path();
-        let messages: Vec<Message> = (self.sequence + 1..)
-            .zip(&changes)
-            .map(|(sequence, change)| self.of_change(change, sequence, &probes))
-            .collect();
-        drop(probes);
-        self.sequence += messages.len() as u64;
-        let news = messages.into_iter().zip(changes);
-        told.extend(news.map(|(message, change)| Announcement { message, news: News::State(change) }));
-        told
-    }
-
-    fn of_change(&self, change: &Change, sequence: u64, probes: &BTreeMap<&Path, PathProbes>) -> Message {
-        let stamp = |at: Duration| Stamp { sequence, ..self.stamp(at) };
-        match change {
-            Change::Path(PathTransition { from, path, at }) => Message::Path {
-                stamp: stamp(*at),
-                from: from.name().into(),
-                to: path.state.name().into(),
-                path: self.path(path, probes, *at),
-            },
-            Change::Node(NodeTransition { from, node, at }) => Message::Node {
-                stamp: stamp(*at),
-                from: from.name().into(),
-                to: node.state.name().into(),
-                health: self.node_status(node, *at),
-            },
-        }
-    }
-
-    fn announce_condition(&mut self, transition: Transition) -> Announcement {
-        self.sequence += 1;
-        let message = Message::Transition {
-            stamp: self.stamp(transition.at),
-            from: transition.from.name().into(),
-            to: transition.to.name().into(),
-            condition: self.condition(&transition.condition, transition.to, transition.at),
-        };
-        Announcement { message, news: News::Condition(transition) }
-    }
-
     fn stamp(&self, now: Duration) -> Stamp {
         // What is said holds until the next look but two: by then a reader must have heard again.
         let valid_until = self.wall(now + self.interval * 3 + Duration::from_secs(1));
@@ -440,24 +396,13 @@ impl Inner {
     }
 }
 
-/// Clients come and go: their paths fall idle and are healthy again all the time, which is nobody's news.
-fn is_told(change: &Change) -> bool {
-    let is_trouble = |state| matches!(state, PathState::Degraded | PathState::Down | PathState::Recovering);
-    match change {
-        Change::Path(change) => {
-            change.path.probed || is_trouble(change.from) || is_trouble(change.path.state)
-        }
-        Change::Node(_) => true,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
         collect::HostCounters,
         kernel::Dropped,
-        model::{Direction, Transport},
+        model::{Direction, Phase, Transport},
     };
 
     const INTERVAL: Duration = Duration::from_millis(500);

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use super::{Inner, facts::Availability};
+use super::{Inner, facts::Availability, pods};
 use crate::{
     aggregate::{PathProbes, Series},
     health::Standing,
@@ -45,6 +45,7 @@ impl Inner {
             relays: self.relays(),
             drops: self.drops(),
             signals: self.signals(),
+            pods: self.pods(),
             maps: self.agent.maps.clone(),
             agent: AgentStatus {
                 late: self.late.as_secs_f64(),
@@ -53,6 +54,7 @@ impl Inner {
                 export_error: self.export_error.clone(),
                 events_lost: self.agent.events_lost,
                 pins: self.facts.pins.clone(),
+                attribution: self.attribution.clone(),
             },
         }
     }
@@ -75,6 +77,7 @@ impl Inner {
             since: self.wall(condition.since),
             age: now.saturating_sub(condition.since).as_secs_f64(),
             valid_until: self.wall(condition.valid_until),
+            pod: self.of_pods.get(&condition.key).and_then(|pod| pod.as_deref()).map(pods::status),
         }
     }
 

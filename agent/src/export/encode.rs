@@ -30,9 +30,12 @@ pub fn scope() -> InstrumentationScope {
 }
 
 /// Collects metrics into requests.
+#[derive(Default)]
 pub struct Packer {
     resource: Resource,
     metrics: Vec<Metric>,
+    /// What others said before, in the same request.
+    before: Vec<ResourceMetrics>,
     points: usize,
 }
 
@@ -45,9 +48,22 @@ pub struct Packed {
 }
 
 impl Packer {
-    /// For one resource.
-    pub fn new(resource: Resource) -> Self {
-        Self { resource, metrics: Vec::new(), points: 0 }
+    /// What is added from now on is said by this resource.
+    pub fn speak_for(&mut self, resource: Resource) {
+        self.close();
+        self.resource = resource;
+    }
+
+    fn close(&mut self) {
+        let metrics = std::mem::take(&mut self.metrics);
+        if metrics.is_empty() {
+            return;
+        }
+        self.before.push(ResourceMetrics {
+            resource: Some(self.resource.clone()),
+            scope_metrics: vec![ScopeMetrics { scope: Some(scope()), metrics, schema_url: String::new() }],
+            schema_url: String::new(),
+        });
     }
 
     /// Adds the points of a metric; returns the requests that are full. `now` is the time of the points and `unix` turns
@@ -75,22 +91,10 @@ impl Packer {
 
     /// What is left.
     pub fn finish(&mut self) -> Option<Packed> {
+        self.close();
         let points = std::mem::take(&mut self.points) as u64;
-        let metrics = std::mem::take(&mut self.metrics);
-        (points > 0).then(|| Packed {
-            points,
-            request: ExportMetricsServiceRequest {
-                resource_metrics: vec![ResourceMetrics {
-                    resource: Some(self.resource.clone()),
-                    scope_metrics: vec![ScopeMetrics {
-                        scope: Some(scope()),
-                        metrics,
-                        schema_url: String::new(),
-                    }],
-                    schema_url: String::new(),
-                }],
-            },
-        })
+        let resource_metrics = std::mem::take(&mut self.before);
+        (points > 0).then_some(Packed { points, request: ExportMetricsServiceRequest { resource_metrics } })
     }
 }
 
@@ -215,7 +219,7 @@ mod tests {
     }
 
     fn packed(id: Id, values: Vec<Value>) -> Vec<Packed> {
-        let mut packer = Packer::new(Resource::default());
+        let mut packer = Packer::default();
         let points = values.into_iter().map(point).collect();
         let mut all = packer.add(id, points, NOW, &|p| p.since.as_nanos() as u64);
         all.extend(packer.finish());
@@ -240,6 +244,33 @@ mod tests {
         }
         let expected: Vec<_> = (0..4_500).map(|n| Some(number_data_point::Value::AsInt(n))).collect();
         assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn each_resource_speaks_for_itself_in_one_request() {
+        let mut packer = Packer::default();
+        let named = |name: &str| Resource {
+            attributes: vec![attribute("k8s.pod.uid", any_value::Value::StringValue(name.into()))],
+            ..Resource::default()
+        };
+        for (name, points) in [("a", 1500), ("b", 0), ("c", 1500)] {
+            packer.speak_for(named(name));
+            let points = (0..points).map(|n| point(Value::Count(n))).collect();
+            let full = packer.add(Id::HandshakeCount, points, NOW, &|_| 0);
+            let said = |packed: &Packed| {
+                let all = packed.request.resource_metrics.iter();
+                all.map(|of| of.resource.clone().unwrap()).collect::<Vec<_>>()
+            };
+            let full: Vec<_> = full.iter().map(|packed| (packed.points, said(packed))).collect();
+            let expected = if name == "c" { vec![(2000, vec![named("a"), named("c")])] } else { Vec::new() };
+            assert_eq!(full, expected);
+        }
+        let rest = packer.finish().unwrap();
+        assert_eq!(
+            (rest.points, rest.request.resource_metrics[0].resource.clone()),
+            (1000, Some(named("c")))
+        );
+        assert!(packer.finish().is_none());
     }
 
     #[test]

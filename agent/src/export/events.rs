@@ -21,6 +21,7 @@ use super::{
     Event, Number, Outcome, Signal,
     client::{Client, Failure},
     encode::{attribute, attributes, scope},
+    resource::of_pod,
     retry::Backoff,
 };
 
@@ -137,17 +138,18 @@ pub async fn run(
 fn request(events: &[Event], resource: &Resource) -> ExportLogsServiceRequest {
     let observed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let observed = u64::try_from(observed.as_nanos()).unwrap_or(u64::MAX);
-    ExportLogsServiceRequest {
-        resource_logs: vec![ResourceLogs {
-            resource: Some(resource.clone()),
-            scope_logs: vec![ScopeLogs {
-                scope: Some(scope()),
-                log_records: events.iter().map(|event| record(event, observed)).collect(),
-                schema_url: String::new(),
-            }],
+    let of_resource = |events: &[Event]| ResourceLogs {
+        resource: Some(events[0].pod.as_ref().map_or_else(|| resource.clone(), |pod| of_pod(resource, pod))),
+        scope_logs: vec![ScopeLogs {
+            scope: Some(scope()),
+            log_records: events.iter().map(|event| record(event, observed)).collect(),
             schema_url: String::new(),
         }],
-    }
+        schema_url: String::new(),
+    };
+    // In their order: those that follow each other and are about the same go together.
+    let together = events.chunk_by(|one, next| one.pod == next.pod);
+    ExportLogsServiceRequest { resource_logs: together.map(of_resource).collect() }
 }
 
 fn record(event: &Event, observed: u64) -> LogRecord {
@@ -187,6 +189,7 @@ mod tests {
                 ("graylag.evidence.n", Number::Whole(7)),
                 ("graylag.evidence.low", Number::Fraction(0.5)),
             ],
+            pod: None,
         }
     }
 

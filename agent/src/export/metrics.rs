@@ -15,6 +15,7 @@ use super::{
     Outcome, Settings, Signal, Source,
     client::{Client, Failure},
     encode::{Packed, Packer},
+    resource::of_pod,
     retry::Backoff,
 };
 use crate::telemetry::catalog::Id;
@@ -62,14 +63,18 @@ impl Metrics {
         let deadline = Instant::now() + self.round;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        let mut packer = Packer::new(self.resource.clone());
+        let mut packer = Packer::default();
         let mut failed: Option<String> = None;
-        for id in Id::ALL {
-            // One metric at a time, sent as soon as a request is full: never all of it in memory.
-            let points = self.source.points(*id);
-            let full = packer.add(*id, points, now, &|point| self.source.unix_nanos(point.since));
-            for packed in full {
-                self.deliver(packed, deadline, &mut failed, stopped).await;
+        for pod in self.source.resources() {
+            let pod = pod.as_deref();
+            packer.speak_for(pod.map_or_else(|| self.resource.clone(), |pod| of_pod(&self.resource, pod)));
+            for id in Id::ALL.iter().filter(|id| pod.is_none() || id.is_of_pods()) {
+                // One metric at a time, sent as soon as a request is full: never all of it in memory.
+                let points = self.source.points(pod, *id);
+                let full = packer.add(*id, points, now, &|point| self.source.unix_nanos(point.since));
+                for packed in full {
+                    self.deliver(packed, deadline, &mut failed, stopped).await;
+                }
             }
         }
         if let Some(packed) = packer.finish() {

@@ -29,14 +29,19 @@ use tokio::{sync::watch, task::JoinHandle};
 pub use client::ClientError;
 pub use settings::{Settings, SettingsError};
 
-use crate::telemetry::{Attributes, Point, catalog::Id};
+use crate::{
+    model::Pod,
+    telemetry::{Attributes, Point, catalog::Id},
+};
 use client::Client;
 use events::Queue;
 
 /// Where points come from.
 pub trait Source: Send + Sync + 'static {
-    /// The points of one metric, now.
-    fn points(&self, id: Id) -> Vec<Point>;
+    /// Whose metrics there are: the host's (`None`), and those of each pod.
+    fn resources(&self) -> Vec<Option<Arc<Pod>>>;
+    /// The points of one metric, now, of one of these.
+    fn points(&self, of: Option<&Pod>, id: Id) -> Vec<Point>;
     /// Nanoseconds since the Unix epoch of a moment of the ticks' clock.
     fn unix_nanos(&self, at: Duration) -> u64;
 }
@@ -56,6 +61,8 @@ pub struct Event {
     pub attributes: Attributes,
     /// Attributes that are numbers.
     pub numbers: Vec<(&'static str, Number)>,
+    /// The pod that it is about, where it is not the host.
+    pub pod: Option<Arc<Pod>>,
 }
 
 /// A number of an event.

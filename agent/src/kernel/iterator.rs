@@ -1,5 +1,5 @@
 //! Reading a map through a kernel iterator (`iter/bpf_map_elem`, `iter/bpf_sk_storage_map`), which aya cannot attach: it has no way to name the
-//! map; and pins of what is known by its descriptor only. Four `bpf(2)` calls, and the only raw system calls of the agent.
+//! map; passes over all tasks (`iter/task`) without a link for each, which would take privileges that are given up; and pins of what is known by its descriptor only. Four `bpf(2)` calls, and the only raw system calls of the agent.
 #![allow(unsafe_code)]
 
 use std::{
@@ -78,16 +78,16 @@ pub fn pin(fd: RawFd, path: &Path) -> io::Result<()> {
     bpf(BPF_OBJ_PIN, &Object { pathname: path.as_ptr() as u64, bpf_fd: fd as u32, file_flags: 0 }).map(|_| ())
 }
 
-/// A loaded iterator program, tied to one map.
-pub struct MapIterator {
+/// A loaded iterator program, tied to what it goes over.
+pub struct KernelIterator {
     link: OwnedFd,
 }
 
-impl MapIterator {
-    /// Ties a loaded program to a map.
-    pub fn attach(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<Self> {
+impl KernelIterator {
+    /// Ties a loaded program to a map, where it goes over one.
+    pub fn attach(program: BorrowedFd<'_>, map: Option<BorrowedFd<'_>>) -> io::Result<Self> {
         // `union bpf_iter_link_info`: its first member is the map's descriptor.
-        let info = map.as_raw_fd() as u32;
+        let info = map.map_or(0, |map| map.as_raw_fd() as u32);
         let link = made(
             BPF_LINK_CREATE,
             &LinkCreate {
@@ -95,15 +95,15 @@ impl MapIterator {
                 target_fd: 0,
                 attach_type: BPF_TRACE_ITER,
                 flags: 0,
-                iter_info: &raw const info as u64,
-                iter_info_len: size_of_val(&info) as u32,
+                iter_info: if map.is_some() { &raw const info as u64 } else { 0 },
+                iter_info_len: if map.is_some() { size_of_val(&info) as u32 } else { 0 },
                 reserved: 0,
             },
         )?;
         Ok(Self { link })
     }
 
-    /// One pass over the map: shows every record that the program wrote. Needs no privilege. `buffer` holds a few of them;
+    /// One pass: shows every record that the program wrote. Needs no privilege. `buffer` holds a few of them;
     /// the kernel fills no more than 32 KiB at a time (`bpf_seq_read`).
     pub fn read<T: AnyBitPattern>(&self, buffer: &mut [u8], mut visit: impl FnMut(&T)) -> io::Result<()> {
         let fd = made(BPF_ITER_CREATE, &IterCreate { link_fd: self.link.as_raw_fd() as u32, flags: 0 })?;

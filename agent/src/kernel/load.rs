@@ -24,7 +24,7 @@ use super::{
     cgroup::CgroupRoot,
     digest,
     error::chain,
-    iterator::MapIterator,
+    iterator::KernelIterator,
     media,
     pin::Pins,
     programs::{Hook, PROGRAMS, Program},
@@ -154,7 +154,10 @@ pub fn attach(
         .map_err(|error| KernelError::BadBtf { path: super::btf::VMLINUX.into(), error: chain(&error) })?;
     let mut states: BTreeMap<&'static str, ProgramState> = BTreeMap::new();
     let mut iterators = Iterators::default();
-    let wanted = |program: &&Program| settings.limits.media() || !program.is_of_media();
+    let wanted = |program: &&Program| {
+        (settings.limits.media() || !program.is_of_media())
+            && (settings.attribution || program.hook != Hook::TaskIterator)
+    };
     for program in PROGRAMS.iter().filter(wanted) {
         let attached = |name: &&&str| states.get(**name) == Some(&ProgramState::Attached);
         let state = if settings.disabled.iter().any(|name| name == program.name) {
@@ -177,10 +180,10 @@ pub fn attach(
     Ok((states, iterators))
 }
 
-/// The attached iterators, by map.
+/// The attached iterators, by map, or by their program's name where they go over none.
 #[derive(Default)]
 pub struct Iterators {
-    pub(super) maps: BTreeMap<&'static str, MapIterator>,
+    pub(super) maps: BTreeMap<&'static str, KernelIterator>,
 }
 
 fn attach_one(
@@ -238,15 +241,19 @@ fn attach_one(
                 pins.pin(program.name, descriptor(loaded.fd())?, link)?;
             }
         }
-        Hook::MapIterator { map } | Hook::SocketIterator { map } => {
+        Hook::MapIterator { .. } | Hook::SocketIterator { .. } | Hook::TaskIterator => {
             let loaded: &mut Iter =
                 ebpf.program_mut(program.name).ok_or_else(unknown)?.try_into().map_err(|e| chain(&e))?;
             loaded.load(program.hook.iterates_over().unwrap_or_default(), btf).map_err(|e| chain(&e))?;
             let program_fd = loaded.fd().map_err(|e| chain(&e))?.try_clone().map_err(|e| chain(&e))?;
-            let map_fd = super::maps::fd(ebpf, map).map_err(|e| chain(&e))?;
-            let iterator = MapIterator::attach(program_fd.as_fd(), map_fd)
+            let map = match program.hook {
+                Hook::MapIterator { map } | Hook::SocketIterator { map } => Some(map),
+                _ => None,
+            };
+            let map_fd = map.map(|map| super::maps::fd(ebpf, map).map_err(|e| chain(&e))).transpose()?;
+            let iterator = KernelIterator::attach(program_fd.as_fd(), map_fd)
                 .map_err(|e| format!("bpf(BPF_LINK_CREATE): {e}"))?;
-            iterators.maps.insert(map, iterator);
+            iterators.maps.insert(map.unwrap_or(program.name), iterator);
         }
         Hook::Interface => {
             let loaded: &mut SchedClassifier =

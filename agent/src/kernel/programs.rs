@@ -27,11 +27,13 @@ pub enum Signal {
     Adoption,
     /// What is pending right now, read without copying whole tables.
     Scan,
+    /// Which pod or container a network namespace belongs to.
+    Attribution,
 }
 
 impl Signal {
     /// All signals.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::HandshakeClient,
         Self::HandshakeServer,
         Self::SynRetransmit,
@@ -44,6 +46,7 @@ impl Signal {
         Self::Relay,
         Self::Adoption,
         Self::Scan,
+        Self::Attribution,
     ];
 
     /// The value of `graylag.signal`.
@@ -61,6 +64,7 @@ impl Signal {
             Self::Relay => "relay",
             Self::Adoption => "adoption",
             Self::Scan => "scan",
+            Self::Attribution => "attribution",
         }
     }
 }
@@ -95,6 +99,7 @@ impl Signal {
             }
             Self::Adoption => &[&["adopt"]],
             Self::Scan => &[&["scan_paths"], &["scan_conns"], &["scan_half_open"]],
+            Self::Attribution => &[&["scan_tasks"]],
         }
     }
 }
@@ -136,6 +141,7 @@ impl Hook {
             Self::SocketIterator { .. } => Some("bpf_sk_storage_map"),
             Self::TcpIterator => Some("tcp"),
             Self::FileIterator => Some("task_file"),
+            Self::TaskIterator => Some("task"),
             _ => None,
         }
     }
@@ -171,6 +177,8 @@ pub enum Hook {
     },
     /// An iterator over the open files of all processes.
     FileIterator,
+    /// An iterator over all tasks.
+    TaskIterator,
 }
 
 impl Program {
@@ -395,12 +403,31 @@ pub const PROGRAMS: &[Program] = &[
         members: &[],
         instead_of: &[],
     },
+    Program {
+        name: TASKS,
+        hook: Hook::TaskIterator,
+        members: &[
+            "TASK_TGID",
+            "TASK_PID",
+            "TASK_COMM",
+            "TASK_NSPROXY",
+            "NSPROXY_NET",
+            "NET_INUM",
+            "TASK_CGROUPS",
+            "CSS_SET_CGROUP",
+            "CGROUP_NODE",
+            "KERNFS_ID",
+        ],
+        instead_of: &[],
+    },
 ];
 
 /// Passes over the flow table go over its index.
 pub const FLOW_INDEX: &str = "FLOW_INDEX";
 /// ICE sessions.
 pub const SESSIONS: &str = "SESSIONS";
+/// Passes over all processes go over no map; their program stands for it.
+pub const TASKS: &str = "scan_tasks";
 /// What sockets of relays hold.
 pub const SOCKET_MEDIA: &str = "SOCKET_MEDIA";
 

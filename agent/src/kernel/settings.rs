@@ -19,6 +19,8 @@ pub struct Settings {
     pub disabled: Vec<String>,
     /// Most detailed level of the programs' own diagnostics: 0 off, 2 warn, 3 info, 4 debug (`aya_log_common::Level`).
     pub log_level: u8,
+    /// Whether processes are gone through, to know whose network namespaces are.
+    pub attribution: bool,
     /// Whether the kernel shall measure program run time (`BPF_ENABLE_STATS`, needs `CAP_SYS_ADMIN`).
     pub program_stats: bool,
 }

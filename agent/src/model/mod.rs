@@ -9,6 +9,7 @@ mod fade;
 mod media;
 mod node;
 mod path;
+mod pod;
 mod probe;
 mod relay;
 pub mod status;
@@ -30,6 +31,7 @@ pub use graylag_ebpf::{
 pub use media::{Flows, Leg, LegTick, MediaCounts};
 pub use node::{NodeReport, NodeState, NodeTransition, Served, Share};
 pub use path::{Expectation, PathEvidence, PathReport, PathState, PathTransition, ProbeTick};
+pub use pod::{Container, Owner, Places, Pod};
 pub use probe::{
     AddressCounts, AddressOutcome, AddressPath, AddressTarget, Delays, HTTPS_PORT, HostPort, PeerReport,
     ReflectorCounts, STAMP_PORT, StampCounts, StampPath,

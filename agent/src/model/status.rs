@@ -68,6 +68,9 @@ pub struct Status {
     pub relays: Vec<RelayStatus>,
     /// This host's drops, busiest first.
     pub drops: Vec<DropStatus>,
+    /// Pods and containers whose traffic is told apart.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pods: Vec<PodStatus>,
     /// Signals: which are there, from how much of the traffic.
     pub signals: Vec<SignalStatus>,
     /// Tables of the kernel half.
@@ -97,6 +100,44 @@ pub struct ConditionStatus {
     pub age: f64,
     /// Until when it holds without fresh bad evidence.
     pub valid_until: Timestamp,
+    /// The pod that it is about, where one only has to do with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodStatus>,
+}
+
+/// A pod of Kubernetes, or a container that is in none.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct PodStatus {
+    /// The pod's uid; absent of a container that is in none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+    /// Its name, where the container runtime told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its namespace, where the container runtime told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Identifier of its container, where it has one only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container_id: Option<String>,
+    /// Name of that container, where the container runtime told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container_name: Option<String>,
+    /// Inodes of its network namespaces (`/proc/PID/ns/net`); none where it lives in the host's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<u32>,
+}
+
+/// How pods and containers are told apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AttributionStatus {
+    /// Where it is known from, and why not from more.
+    pub source: String,
+    /// How often a cgroup was not found.
+    pub cgroups_lost: u64,
+    /// How often the container runtime did not answer.
+    pub unanswered: u64,
 }
 
 /// What a condition is about; fields are there as they apply.
@@ -508,6 +549,9 @@ pub struct AgentStatus {
     /// Where the kernel half is pinned: whether this agent `goes on` where an earlier one stopped, or `began`, and why anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pins: Option<String>,
+    /// How pods are told apart, where they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attribution: Option<AttributionStatus>,
 }
 
 /// One message of `/v1/watch`.

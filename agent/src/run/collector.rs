@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::path_map::Publisher;
+use super::{attribution::Asker, path_map::Publisher};
 use crate::{
     collect::{Collector, Softirqs},
     config::Peer,
@@ -74,7 +74,7 @@ impl Handle {
     pub fn start(
         collector: Collector,
         probers: Probers,
-        path_map: Option<Publisher>,
+        (path_map, asker): (Option<Publisher>, Option<Asker>),
         engine: Arc<Engine>,
         interval: Duration,
         listener: impl Listener + 'static,
@@ -85,6 +85,7 @@ impl Handle {
             collector,
             probers,
             path_map,
+            asker,
             engine,
             interval,
             listener,
@@ -125,6 +126,7 @@ struct Work<L> {
     collector: Collector,
     probers: Probers,
     path_map: Option<Publisher>,
+    asker: Option<Asker>,
     engine: Arc<Engine>,
     interval: Duration,
     listener: L,
@@ -220,6 +222,9 @@ impl<L: Listener> Work<L> {
     }
 
     fn look(&mut self, at: Duration, late: Duration) {
+        if let Some(asker) = &self.asker {
+            asker.tell(&self.engine, at);
+        }
         let seen = self.collector.look(at.as_nanos() as u64);
         if let Some(seen) = self.failing.told("looks at the kernel", seen) {
             for announcement in self.engine.absorb(&seen, late) {
@@ -229,6 +234,9 @@ impl<L: Listener> Work<L> {
                 map.publish(&self.engine, at);
             }
             self.keep_if_due(at);
+            if let Some(asker) = &mut self.asker {
+                asker.ask(&self.engine, &mut self.collector, at);
+            }
         }
     }
 

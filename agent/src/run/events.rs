@@ -30,6 +30,7 @@ pub fn of(announcement: &Announcement) -> Event {
     if let Some(valid_until) = valid_until {
         event.attributes.push(("graylag.valid_until", text(valid_until.to_string())));
     }
+    event.pod.clone_from(&announcement.pod);
     event.unix_nanos = u64::try_from(stamp.time.as_nanosecond()).unwrap_or(0);
     event.numbers.extend([
         ("graylag.epoch", Number::Whole(stamp.epoch)),
@@ -71,6 +72,7 @@ fn of_transition(transition: &Transition) -> Event {
             ("graylag.evidence.low", Number::Fraction(evidence.interval.low)),
             ("graylag.evidence.high", Number::Fraction(evidence.interval.high)),
         ],
+        pod: None,
     }
 }
 
@@ -93,6 +95,7 @@ fn of_path(PathTransition { from, path, at }: &PathTransition) -> Event {
         unix_nanos: 0,
         attributes,
         numbers: age.map(|age| ("graylag.evidence.age", Number::Fraction(age))).into_iter().collect(),
+        pod: None,
     }
 }
 
@@ -109,6 +112,7 @@ fn of_node(NodeTransition { from, node, .. }: &NodeTransition) -> Event {
             ("graylag.evidence.text", text(reasons)),
         ],
         numbers: vec![("graylag.node.weight", Number::Whole(u64::from(node.weight)))],
+        pod: None,
     }
 }
 
@@ -127,6 +131,7 @@ pub fn announce_missing(facts: &Facts, exporter: &Handle) {
             unix_nanos,
             attributes: vec![(attribute::SIGNAL, text(signal.name())), ("graylag.reason", text(reason))],
             numbers: Vec::new(),
+            pod: None,
         });
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     export, feed,
     kernel::programs::Signal,
     model::{
+        Pod,
         avoid::{Avoid, Avoided},
         status::{Message, NodeStatus, Status},
     },
@@ -73,8 +74,12 @@ impl feed::Source for Faces {
 }
 
 impl export::Source for Faces {
-    fn points(&self, id: Id) -> Vec<Point> {
-        self.engine.points(id)
+    fn resources(&self) -> Vec<Option<Arc<Pod>>> {
+        self.engine.resources()
+    }
+
+    fn points(&self, of: Option<&Pod>, id: Id) -> Vec<Point> {
+        self.engine.points_of(of, id)
     }
 
     fn unix_nanos(&self, at: Duration) -> u64 {

@@ -4,6 +4,7 @@
 //! are given up before the first thread starts, for they belong to threads; the collector has a thread of its own, so that
 //! it is late for nobody.
 
+mod attribution;
 mod collector;
 mod events;
 mod faces;
@@ -27,6 +28,7 @@ use signal_hook::{
     iterator::Signals,
 };
 
+pub use attribution::runtime as container_runtime;
 pub use path_map::look as look_at_path_map;
 pub use settings::{check_program_names, kernel_settings, softirq_threads, try_interfaces};
 
@@ -130,6 +132,7 @@ impl Agent {
             config.interval,
             now(),
         ));
+        let asker = attribution::Asker::start(&config, &collector, &engine)?;
         // Before anybody can ask: what was said before must not be more than what is said now.
         if let Some(kept) = kept {
             let at = now().as_nanos() as u64;
@@ -172,8 +175,14 @@ impl Agent {
             .transpose()?;
         let probers = Probers { stamp, addresses };
         let path_map = path_map.map(|map| path_map::Publisher::new(map, &config, &engine));
-        let collector =
-            Handle::start(collector, probers.clone(), path_map, engine.clone(), config.interval, told)?;
+        let collector = Handle::start(
+            collector,
+            probers.clone(),
+            (path_map, asker),
+            engine.clone(),
+            config.interval,
+            told,
+        )?;
         Ok(Self { config, ids, engine, collector, runtime, server, balancers, exporter, probers, signals })
     }
 

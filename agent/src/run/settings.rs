@@ -127,6 +127,7 @@ pub fn kernel_settings(config: &Config) -> Result<Settings> {
             KernelLog::Info => 3,
             KernelLog::Debug => 4,
         },
+        attribution: config.attribution != config::Attribution::Off,
         program_stats: config.program_stats,
     })
 }
@@ -237,6 +238,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
                 != (&new.disabled_programs, new.program_stats, &new.pin),
         ),
         ("kernel.log", old.kernel_log != new.kernel_log),
+        ("attribution", (&old.attribution, old.limits.pods) != (&new.attribution, new.limits.pods)),
         ("collect", old.interval != new.interval),
         ("stamp.listen", old.stamp.listen != new.stamp.listen),
         // Without any there is no prober that could take up new ones.

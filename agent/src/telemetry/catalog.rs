@@ -91,6 +91,8 @@ pub mod attribute {
     pub const MAP: &str = "graylag.map.name";
     /// A kernel program.
     pub const PROGRAM: &str = "graylag.program.name";
+    /// Where it is known from whose something is.
+    pub const SOURCE: &str = "graylag.attribution.source";
     /// A signal, as `graylag check` lists them.
     pub const SIGNAL: &str = "graylag.signal";
 
@@ -132,6 +134,7 @@ pub mod attribute {
         ),
         (MAP, "`PATHS`, `CONNS`, `HALF_OPEN`; for media `FLOWS`, `STREAMS`, `MEDIA_PATHS`, `SESSIONS`"),
         (PROGRAM, "see `graylag check`"),
+        (SOURCE, "`cgroup`: the cgroup hierarchy; `cri`: the container runtime"),
         (SIGNAL, "see `graylag check`"),
     ];
 }
@@ -256,7 +259,36 @@ catalog! {
     EventLost: "graylag.agent.event.lost", Counter, "{event}", [], "Events that the kernel programs did not see or could not count, and transitions that could not be told";
     SeriesFolded: "graylag.agent.series.folded", Counter, "{series}", [], "How often a series was put into `~other`";
     ExportDropped: "graylag.agent.export.dropped", Counter, "{point}", [], "Points and records that could not be exported in time";
+    PodCount: "graylag.agent.pod.count", UpDownCounter, "{pod}", [], "Pods and containers whose traffic is told apart";
+    PodFolded: "graylag.agent.pod.folded", Counter, "{pod}", [], "Pods and containers that found no room; what they do counts as the host's";
+    AttributionFailed: "graylag.agent.attribution.failed", Counter, "{lookup}", [a::SOURCE], "Lookups of whose a network namespace or a process is that failed";
     Coverage: "graylag.agent.coverage", Gauge, "1", [a::SIGNAL], "Share of what there was to be seen that was seen";
+}
+
+impl Id {
+    /// Whether each pod has its own of it, under its own resource.
+    pub const fn is_of_pods(self) -> bool {
+        matches!(
+            self,
+            Self::HandshakeDuration
+                | Self::HandshakeCount
+                | Self::HandshakePending
+                | Self::SynRetransmitted
+                | Self::AcceptQueueOverflow
+                | Self::RequestQueueOverflow
+                | Self::SynCookieCount
+                | Self::FirstByteDuration
+                | Self::FirstBytePending
+                | Self::ResponseDuration
+                | Self::ReceiveSilence
+                | Self::SegmentCount
+                | Self::SegmentRetransmitted
+                | Self::ConnectionReset
+                | Self::Rtt
+                | Self::RelayPacketCount
+                | Self::UdpReceiveBufferDropped
+        )
+    }
 }
 
 /// The events that go out as log records.

@@ -97,7 +97,7 @@ impl Known<'_> {
     }
 
     fn of_relays(&self, values: impl Fn(&RelayCounts) -> Vec<(Attributes, Value)>) -> Vec<Point> {
-        let relays = self.aggregate.relays().series();
+        let relays = self.part().map_or_else(|| self.aggregate.relays().series(), |part| &part.relays);
         of_series(relays.iter(), relays.ended(), of_process, values)
     }
 

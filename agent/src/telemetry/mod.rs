@@ -1,5 +1,6 @@
 //! What is published: the catalog, declared once, and the points for it.
 
+mod agent;
 pub mod catalog;
 mod media;
 mod paths;
@@ -7,7 +8,7 @@ mod points;
 mod render;
 
 pub use points::{
-    AgentFacts, AttributeValue, Attributes, Known, Lengths, Point, Value, of_condition, of_leg, of_path,
-    of_subject, transport_name,
+    AgentFacts, AttributeValue, Attributes, Known, Lengths, Point, Value, Whose, of_condition, of_leg,
+    of_path, of_subject, transport_name,
 };
 pub use render::{json, markdown, plain};

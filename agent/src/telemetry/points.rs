@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    aggregate::{Aggregator, Ended, Series},
+    aggregate::{Aggregator, Ended, Part, PodPart, Series, SeriesSet},
     model::{
         Ages, Condition, Counts, Direction, Distribution, Leg, NodeReport, Outcome, Path, PathReport,
         Pending, Retransmit, Subject, Target, Transport, drops, status::MapStatus,
@@ -78,12 +78,31 @@ pub struct AgentFacts {
     pub export_dropped: u64,
     /// `(signal, share)`.
     pub coverage: Vec<(&'static str, f64)>,
+    /// Pods told apart.
+    pub pods: u64,
+    /// Pods that found no room.
+    pub pods_folded: u64,
+    /// `(source, failures)` of asking whose something is, where it is asked.
+    pub attribution_failed: Option<[(&'static str, u64); 2]>,
+}
+
+/// Of whom points are made.
+#[derive(Clone, Copy)]
+pub enum Whose<'a> {
+    /// The node as a whole.
+    Node,
+    /// The host without its pods.
+    Part(&'a Part),
+    /// A pod.
+    Pod(&'a PodPart),
 }
 
 /// Everything points are made of.
 pub struct Known<'a> {
     /// Totals.
     pub aggregate: &'a Aggregator,
+    /// Whose points are wanted.
+    pub whose: Whose<'a>,
     /// Conditions that stand.
     pub conditions: Vec<&'a Condition>,
     /// Conditions that stood lately and no longer do: their points are 0.
@@ -107,6 +126,28 @@ pub struct Known<'a> {
 impl Known<'_> {
     /// The points of one metric.
     pub fn points(&self, id: Id) -> Vec<Point> {
+        let mut points = self.values(id);
+        if let Whose::Pod(PodPart { gone: Some(_), .. }) = self.whose {
+            for point in &mut points {
+                point.value = Value::Ended;
+            }
+        }
+        points
+    }
+
+    /// What somebody has of what is taken apart by pods; nothing where all of the node's is meant.
+    pub(super) const fn part(&self) -> Option<&Part> {
+        match self.whose {
+            Whose::Node => None,
+            Whose::Part(part) | Whose::Pod(PodPart { part, .. }) => Some(part),
+        }
+    }
+
+    fn subjects(&self) -> &SeriesSet<Subject> {
+        self.part().map_or_else(|| self.aggregate.subjects(), |part| &part.subjects)
+    }
+
+    fn values(&self, id: Id) -> Vec<Point> {
         match id {
             Id::HandshakeDuration => self.of_subjects(|c| distribution(&c.handshake)),
             Id::HandshakeCount => self.of_subjects(|counts| {
@@ -167,8 +208,16 @@ impl Known<'_> {
             | Id::ProbeCount => self.paths(id),
             Id::PacketDropped => self.drops(),
             Id::UdpReceiveBufferDropped => {
-                let dropped = self.aggregate.host().udp_receive_buffer.iter();
-                dropped.map(|(s, n)| self.of_host(vec![(a::SERVICE, text(s))], Value::Count(*n))).collect()
+                let host = self.aggregate.host();
+                let (dropped, since) = self.part().map_or((&host.udp_receive_buffer, host.since), |part| {
+                    (&part.udp_receive_buffer, part.since)
+                });
+                let point = |(service, n): (&std::sync::Arc<str>, &u64)| Point {
+                    attributes: vec![(a::SERVICE, text(service))],
+                    since,
+                    value: Value::Count(*n),
+                };
+                dropped.iter().map(point).collect()
             }
             Id::Condition => {
                 let standing = self.conditions.iter().map(|c| self.point(of_condition(c), Value::Level(1)));
@@ -176,27 +225,19 @@ impl Known<'_> {
                     .chain(self.cleared.iter().map(|c| self.point(of_condition(c), Value::Level(0))))
                     .collect()
             }
-            Id::MapUsage => self.maps(|map| Value::Level(map.used as i64)),
-            Id::MapLimit => self.maps(|map| Value::Level(map.limit as i64)),
-            Id::MapEvicted => self.maps(|map| Value::Count(map.evicted)),
-            Id::ProgramTime => self.program_times(|nanoseconds, _| Value::Seconds(nanoseconds as f64 * 1e-9)),
-            Id::ProgramRun => self.program_times(|_, runs| Value::Count(runs)),
-            Id::ProgramAttached => {
-                let programs = self.agent.programs.iter();
-                let point = |(name, attached): &(&str, bool)| {
-                    self.point(vec![(a::PROGRAM, text(name))], Value::Level(i64::from(*attached)))
-                };
-                programs.map(point).collect()
-            }
-            Id::EventLost => vec![self.point(Vec::new(), Value::Count(self.agent.events_lost))],
-            Id::SeriesFolded => vec![self.point(Vec::new(), Value::Count(self.aggregate.folded()))],
-            Id::ExportDropped => vec![self.point(Vec::new(), Value::Count(self.agent.export_dropped))],
-            Id::Coverage => {
-                let coverage = self.agent.coverage.iter();
-                coverage
-                    .map(|(s, share)| self.point(vec![(a::SIGNAL, text(s))], Value::Gauge(*share)))
-                    .collect()
-            }
+            Id::MapUsage
+            | Id::MapLimit
+            | Id::MapEvicted
+            | Id::ProgramTime
+            | Id::ProgramRun
+            | Id::ProgramAttached
+            | Id::EventLost
+            | Id::SeriesFolded
+            | Id::ExportDropped
+            | Id::PodCount
+            | Id::PodFolded
+            | Id::AttributionFailed
+            | Id::Coverage => self.agent(id),
         }
     }
 
@@ -210,23 +251,23 @@ impl Known<'_> {
     }
 
     fn of_subjects(&self, values: impl Fn(&Counts) -> Vec<(Attributes, Value)>) -> Vec<Point> {
-        let subjects = self.aggregate.subjects();
+        let subjects = self.subjects();
         of_series(subjects.iter(), subjects.ended(), of_subject, values)
     }
 
     fn of_paths(&self, values: impl Fn(&Counts) -> Vec<(Attributes, Value)>) -> Vec<Point> {
-        let paths = self.aggregate.paths();
+        let paths = self.part().map_or_else(|| self.aggregate.paths(), |part| &part.paths);
         of_series(paths.iter(), paths.ended(), of_path, values)
     }
 
     fn of_listeners(&self, values: impl Fn(&Counts) -> Vec<(Attributes, Value)>) -> Vec<Point> {
-        let listeners = self.aggregate.listeners();
+        let listeners = self.part().map_or_else(|| self.aggregate.listeners(), |part| &part.listeners);
         of_series(listeners.iter(), listeners.ended(), |service| vec![(a::SERVICE, text(service))], values)
     }
 
     fn pending(&self, bound: Duration, ages: impl Fn(&Pending) -> &Ages) -> Vec<Point> {
         let mut points = Vec::new();
-        for (subject, series) in self.aggregate.subjects().iter() {
+        for (subject, series) in self.subjects().iter() {
             let ages = ages(&series.pending);
             let stalled = ages.at_least(bound);
             for (flag, n) in [(false, ages.count() - stalled), (true, stalled)] {
@@ -240,7 +281,7 @@ impl Known<'_> {
 
     fn silence(&self) -> Vec<Point> {
         let mut longest: std::collections::BTreeMap<_, Duration> = std::collections::BTreeMap::new();
-        for (subject, series) in self.aggregate.subjects().iter() {
+        for (subject, series) in self.subjects().iter() {
             if let Some(wait) = series.pending.longest_wait {
                 let entry = longest.entry((subject.path.clone(), subject.service.clone())).or_default();
                 *entry = wait.max(*entry);
@@ -265,18 +306,6 @@ impl Known<'_> {
             self.of_host(attributes, Value::Count(*n))
         };
         self.aggregate.host().drops.iter().map(point).collect()
-    }
-
-    fn maps(&self, value: impl Fn(&MapStatus) -> Value) -> Vec<Point> {
-        let point = |map: &MapStatus| self.point(vec![(a::MAP, text(&map.name))], value(map));
-        self.agent.maps.iter().map(point).collect()
-    }
-
-    fn program_times(&self, value: impl Fn(u64, u64) -> Value) -> Vec<Point> {
-        let point = |(program, nanoseconds, runs): &(&str, u64, u64)| {
-            self.point(vec![(a::PROGRAM, text(program))], value(*nanoseconds, *runs))
-        };
-        self.agent.program_times.iter().map(point).collect()
     }
 }
 

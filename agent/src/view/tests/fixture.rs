@@ -47,6 +47,7 @@ pub fn empty() -> Status {
         reflector: None,
         activation: vec![],
         drops: vec![],
+        pods: Vec::new(),
         signals: signals.map(|name| signal(name, None)).into(),
         maps: vec![
             map("paths", 7, 4096, 0),
@@ -121,6 +122,7 @@ pub fn stall(address: &str, (bad, n): (u64, u64), age: f64) -> ConditionStatus {
         since: NOW - SignedDuration::from_secs_f64(age),
         age,
         valid_until: NOW + SignedDuration::from_millis(8_600),
+        pod: None,
     }
 }
 

@@ -1,0 +1,402 @@
+//! Pods and containers: what each does is said under its own resource, and by nobody else.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests are tests
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{IpAddr, Ipv4Addr},
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+    time::Duration,
+};
+
+use graylag_tests::{
+    agent::{Agent, Setup},
+    eventually,
+    net::{Host, link},
+    nft::Nft,
+    otlp::{Collector, Protocol},
+    pods::{Cgroups, Runtime, at, connect, container_id, idle, of_containerd},
+    proc::{Directory, Process},
+    traffic::{Echo, begin, listen},
+};
+use serde_json::json;
+
+const SOON: Duration = Duration::from_secs(60);
+const COLLECTOR: u16 = 14317;
+const PORT: u16 = 8080;
+
+/// A pod: its namespace, its cgroups and its processes. What lives in it ends before it goes.
+struct Pod {
+    processes: Vec<Process>,
+    cgroup: PathBuf,
+    host: Host,
+}
+
+/// Tests run beside each other on one kernel: no two have the same pods.
+#[derive(Clone, Copy)]
+struct Names {
+    test: u32,
+}
+
+impl Names {
+    /// Uid of the first pod, or of the second.
+    fn uid(self, pod: u32) -> String {
+        format!("0d8a2c3e-5f60-4a1b-9c7d-8e9f0a1b{:02x}{pod:02x}", self.test)
+    }
+
+    /// Identifier of a container.
+    fn container(self, number: u32) -> String {
+        container_id(1000 * self.test + number)
+    }
+
+    /// Cgroups of two pods of containerd: one with one container, one with two.
+    fn pods(self) -> Vec<Vec<String>> {
+        let of = |pod: u32, containers: &[u32]| {
+            let path = |container: &u32| of_containerd(&self.uid(pod), &self.container(10 * pod + container));
+            containers.iter().map(path).collect()
+        };
+        vec![of(1, &[0, 1]), of(2, &[0, 1, 2])]
+    }
+}
+
+/// A node with two pods, and a server that both talk to.
+struct Node {
+    names: Names,
+    pods: Vec<Pod>,
+    servers: Vec<Echo>,
+    node: Host,
+    peer: Host,
+    collector: Collector,
+    directory: Directory,
+    _cgroups: Cgroups,
+}
+
+fn server(pod: u8) -> IpAddr {
+    Ipv4Addr::new(10, 78, pod, 1).into()
+}
+
+fn own(pod: u8) -> IpAddr {
+    Ipv4Addr::new(10, 78, pod, 2).into()
+}
+
+impl Node {
+    /// `paths` are the cgroups of each pod: the first that of its sandbox, whose process is called `pause`.
+    fn new(names: Names, paths: &[Vec<String>]) -> Self {
+        let (node, peer, directory, cgroups) =
+            (Host::new(), Host::new(), Directory::new(), Cgroups::new(&names.test.to_string()));
+        let (mut pods, mut servers) = (Vec::new(), Vec::new());
+        for (i, paths) in paths.iter().enumerate() {
+            let (host, number) = (Host::new(), i as u8);
+            link((&peer, &format!("eth{i}"), server(number)), (&host, "eth0", own(number)));
+            let mut cgroup = PathBuf::new();
+            let mut processes = Vec::new();
+            for (j, path) in paths.iter().enumerate() {
+                cgroup = cgroups.make(path);
+                processes.push(idle(&host, &cgroup, &directory, if j == 0 { "pause" } else { "app" }));
+            }
+            servers.push(Echo::on(listen(&peer, server(number), PORT, 128)));
+            pods.push(Pod { processes, cgroup, host });
+        }
+        let collector = Collector::start(&node, Protocol::Grpc, COLLECTOR);
+        Self { names, pods, servers, node, peer, collector, directory, _cgroups: cgroups }
+    }
+
+    fn agent(&self, config: &str) -> Setup {
+        let mut watched: Vec<&Host> = self.pods.iter().map(|pod| &pod.host).collect();
+        watched.push(&self.node);
+        Setup::watching(&watched)
+            .inside(&self.node)
+            .alone()
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://127.0.0.1:{COLLECTOR}"))
+            .env("OTEL_EXPORTER_OTLP_PROTOCOL", Protocol::Grpc.name())
+            .env("OTEL_METRIC_EXPORT_INTERVAL", "500")
+            .env("OTEL_RESOURCE_ATTRIBUTES", "k8s.node.name=n1,k8s.pod.name=graylag-x7,k8s.pod.uid=none")
+            .config("[node]\nname = \"n1\"")
+            .config(config)
+    }
+
+    fn work(&self, pod: usize, connections: u32) {
+        connect(&self.pods[pod].host, &self.pods[pod].cgroup, at(server(pod as u8), PORT), connections);
+    }
+
+    /// Newest count of established handshakes with the servers, by resource, server and role.
+    fn established(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
+        let mut latest: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+        for (resource, point) in self.collector.points_by_resource("graylag.tcp.handshake.count") {
+            let of = |name: &str| point.attributes.get(name).map_or("", String::as_str);
+            if of("graylag.outcome") == "established" && of("graylag.peer.name").starts_with("10.78.") {
+                let series = format!("{} {}", of("graylag.peer.name"), of("graylag.role"));
+                latest.entry(said_by(&resource)).or_default().insert(series, point.integer("as_int"));
+            }
+        }
+        latest
+    }
+
+    #[track_caller]
+    fn until_established(&self, expected: &[(String, &[(&str, u64)])]) {
+        let series = |all: &[(&str, u64)]| all.iter().map(|(s, n)| ((*s).to_owned(), *n)).collect();
+        let expected: BTreeMap<String, BTreeMap<String, u64>> =
+            expected.iter().map(|(resource, all)| (resource.clone(), series(all))).collect();
+        let begun = std::time::Instant::now();
+        while self.established() != expected {
+            assert!(begun.elapsed() < SOON, "{:#?}, expected {expected:#?}", self.established());
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    fn socket(&self) -> String {
+        format!("[attribution]\ncri_socket = {:?}", self.directory.path().join("cri.sock"))
+    }
+
+    fn runtime(&self, hangs: bool) -> Runtime {
+        let names = self.names;
+        let pod = |i: u32, name: &str, containers: serde_json::Value| {
+            json!({ "sandbox": names.container(10 * i), "uid": names.uid(i), "name": name,
+                    "namespace": "shop", "containers": containers })
+        };
+        let pods = json!([
+            pod(1, "web-0", json!({ names.container(11): "web" })),
+            pod(2, "api-7f", json!({ names.container(21): "api", names.container(22): "proxy" })),
+        ]);
+        Runtime::start(&self.directory, &pods, hangs)
+    }
+}
+
+/// A resource, as far as it tells one pod from another.
+fn said_by(resource: &BTreeMap<String, String>) -> String {
+    let is_of_a_pod = |name: &str| {
+        name.starts_with("k8s.") || name.starts_with("container.") || name == "service.instance.id"
+    };
+    let of_a_pod = resource.iter().filter(|(name, _)| is_of_a_pod(name));
+    of_a_pod.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+}
+
+fn instance(id: &str) -> String {
+    format!("service.instance.id=n1/{id}")
+}
+
+fn failures(agent: &Agent, source: &str) -> f64 {
+    agent.scrape().sum("graylag.agent.attribution.failed", &[("graylag.attribution.source", source)])
+}
+
+#[test]
+fn each_pod_speaks_for_itself_and_is_forgotten_when_it_goes() {
+    let names = Names { test: 1 };
+    let mut node = Node::new(names, &names.pods());
+    let runtime = node.runtime(false);
+    let agent = node.agent(&node.socket()).start();
+    node.work(0, 7);
+    node.work(1, 11);
+    let (first, second) = (
+        format!(
+            "container.id={} k8s.container.name=web k8s.namespace.name=shop k8s.node.name=n1 k8s.pod.name=web-0 k8s.pod.uid={} {}",
+            names.container(11),
+            names.uid(1),
+            instance(&names.uid(1))
+        ),
+        format!(
+            "k8s.namespace.name=shop k8s.node.name=n1 k8s.pod.name=api-7f k8s.pod.uid={} {}",
+            names.uid(2),
+            instance(&names.uid(2))
+        ),
+    );
+    node.until_established(&[
+        (first.clone(), &[("10.78.0.1 client", 7)]),
+        (second.clone(), &[("10.78.1.1 client", 11)]),
+    ]);
+    // A server's half, and what comes later.
+    let echo = Echo::on(listen(&node.pods[0].host, own(0), PORT, 128));
+    node.peer.run(|| {
+        for _ in 0..5 {
+            std::net::TcpStream::connect(at(own(0), PORT)).expect("a connection");
+        }
+    });
+    node.work(1, 4);
+    node.until_established(&[
+        (first.clone(), &[("10.78.0.0/24 server", 5), ("10.78.0.1 client", 7)]),
+        (second.clone(), &[("10.78.1.1 client", 15)]),
+    ]);
+    drop(echo);
+
+    // One resource each, whose points have no word of the pod, and the node's own are not theirs.
+    let points = node.collector.points_by_resource("graylag.tcp.handshake.count");
+    for (resource, point) in &points {
+        assert_eq!(resource.get("host.name").map(String::as_str), Some("n1"), "{resource:?}");
+        assert!(
+            !point.attributes.keys().any(|name| name.starts_with("k8s.") || name.starts_with("container."))
+        );
+    }
+    for metric in
+        ["graylag.condition", "graylag.node.state", "graylag.agent.coverage", "graylag.packet.dropped"]
+    {
+        for (resource, _) in node.collector.points_by_resource(metric) {
+            assert_eq!(resource.get("service.instance.id").map(String::as_str), Some("n1"), "{metric}");
+            assert_eq!(resource.get("k8s.pod.name").map(String::as_str), Some("graylag-x7"), "its own");
+        }
+    }
+    for request in node.collector.taken("metrics") {
+        let said: Vec<String> = request.body["resource_metrics"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|of| said_by(&graylag_tests::otlp::attributes(&of["resource"])))
+            .collect();
+        let mut once = said.clone();
+        once.sort();
+        once.dedup();
+        assert_eq!(once.len(), said.len(), "one ResourceMetrics for each: {said:?}");
+    }
+    assert_eq!(runtime.calls() % 2, 0, "two calls each time");
+    assert!(runtime.calls() <= 12, "{} calls", runtime.calls());
+
+    // The node as a whole, in the status and for Prometheus; and who is told apart.
+    let status = agent.status();
+    let netns = |pod: &Pod| fs::metadata(pod.host.path()).unwrap().ino() as u32;
+    let shown: Vec<_> =
+        status.pods.iter().map(|pod| (pod.name.clone().unwrap(), pod.namespaces.clone())).collect();
+    assert_eq!(
+        shown,
+        [("web-0".to_owned(), vec![netns(&node.pods[0])]), ("api-7f".to_owned(), vec![netns(&node.pods[1])])]
+    );
+    let peers: Vec<&str> = status.subjects.iter().map(|subject| subject.peer.as_str()).collect();
+    assert!(peers.contains(&"10.78.0.1") && peers.contains(&"10.78.1.1"), "{peers:?}");
+    assert_eq!(failures(&agent, "cri").to_bits(), 0f64.to_bits());
+
+    // What happens to one pod only is told by that one, from beginning to end.
+    {
+        let nft = Nft::new(&node.peer);
+        nft.rule("syn", &format!("ip saddr {} tcp flags syn / syn,ack", own(0)), "drop");
+        let sockets: Vec<_> = (0..20).map(|_| begin(&node.pods[0].host, server(0), PORT)).collect();
+        eventually("the stall is found", SOON, || (!agent.conditions().is_empty()).then_some(()));
+        assert_eq!(agent.conditions()[0].pod.as_ref().and_then(|pod| pod.name.clone()), Some("web-0".into()));
+        drop(sockets);
+    }
+    eventually("it is over, and both were told", Duration::from_secs(120), || {
+        let events = node.collector.events_by_resource();
+        let of_conditions = events.iter().filter(|(_, name, _)| name == "graylag.condition.changed");
+        let mut phases = Vec::new();
+        for (resource, _, attributes) in of_conditions {
+            assert_eq!(said_by(resource), first, "{attributes:?}");
+            phases.push(attributes["graylag.condition.to"].clone());
+        }
+        (phases.first()? == "raised" && phases.last()? == "cleared").then_some(())
+    });
+
+    // It goes: its series end, and nobody speaks of it any more.
+    let gone = node.pods.remove(0);
+    node.servers.remove(0);
+    drop(gone.processes);
+    drop(gone.host);
+    eventually("it is forgotten", SOON, || (agent.status().pods.len() == 1).then_some(()));
+    eventually("its series have ended", SOON, || {
+        let points = node.collector.points_by_resource("graylag.tcp.handshake.count");
+        let last = points.iter().rfind(|(resource, _)| said_by(resource) == first)?;
+        (last.1.integer("flags") == 1).then_some(())
+    });
+    node.pods.insert(0, Pod { processes: Vec::new(), cgroup: PathBuf::new(), host: Host::new() });
+    node.work(1, 1);
+    eventually("the other goes on", SOON, || {
+        (node.established().get(&second)?.get("10.78.1.1 client") == Some(&16)).then_some(())
+    });
+    agent.until(SOON, &1.0, |scrape| scrape.sum("graylag.agent.pod.count", &[]));
+}
+
+#[test]
+fn without_the_runtime_there_are_uid_and_container_whatever_capabilities_it_has() {
+    let names = Names { test: 2 };
+    let node = Node::new(names, &names.pods());
+    // As the DaemonSet has it: user 0 with three capabilities.
+    const DAEMON_SET: &str = "-all,+cap_39,+cap_38,+cap_12";
+    let setup = node.agent(&node.socket()).through(&[
+        "setpriv",
+        &format!("--bounding-set={DAEMON_SET}"),
+        &format!("--inh-caps={DAEMON_SET}"),
+    ]);
+    let agent = setup.start();
+    agent.said("is not there: pods have no names until it is");
+    node.work(0, 3);
+    node.work(1, 5);
+    node.until_established(&[
+        (
+            format!(
+                "container.id={} k8s.node.name=n1 k8s.pod.uid={} {}",
+                names.container(11),
+                names.uid(1),
+                instance(&names.uid(1))
+            ),
+            &[("10.78.0.1 client", 3)],
+        ),
+        (
+            format!("k8s.node.name=n1 k8s.pod.uid={} {}", names.uid(2), instance(&names.uid(2))),
+            &[("10.78.1.1 client", 5)],
+        ),
+    ]);
+    // A runtime that starts later is heard.
+    let _runtime = node.runtime(false);
+    eventually("it has names", SOON, || {
+        agent.status().pods.iter().all(|pod| pod.name.is_some()).then_some(())
+    });
+    assert!(agent.status().agent.attribution.unwrap().source.starts_with("cgroups and "));
+}
+
+#[test]
+fn a_runtime_that_hangs_delays_nobody() {
+    let names = Names { test: 3 };
+    let node = Node::new(names, &names.pods());
+    let runtime = node.runtime(true);
+    let agent = node.agent(&node.socket()).start();
+    node.work(0, 3);
+    eventually("the runtime is asked", SOON, || (runtime.calls() > 0).then_some(()));
+    // It is being waited for, or was just given up: rounds of metrics come all the same, and looks are not late.
+    let rounds = || node.collector.points("graylag.agent.coverage").iter().map(|point| point.time()).max();
+    for _ in 0..3 {
+        let before = rounds();
+        eventually("another round", SOON, || (rounds() > before).then_some(()));
+    }
+    node.until_established(&[(
+        format!(
+            "container.id={} k8s.node.name=n1 k8s.pod.uid={} {}",
+            names.container(11),
+            names.uid(1),
+            instance(&names.uid(1))
+        ),
+        &[("10.78.0.1 client", 3)],
+    )]);
+    assert!(failures(&agent, "cri") >= 1.0);
+    let source = agent.status().agent.attribution.unwrap().source;
+    assert!(source.starts_with("cgroups; ") && source.ends_with("no answer within 2s"), "{source}");
+    agent.said("pods have no names: ");
+    assert!(runtime.calls() <= 4, "{} calls: it is left in peace", runtime.calls());
+}
+
+#[test]
+fn containers_without_a_pod_are_told_apart_as_far_as_there_is_room() {
+    let names = Names { test: 4 };
+    let docker = |n: u32| vec![format!("system.slice/docker-{}.scope", names.container(n))];
+    let node = Node::new(names, &[docker(31), docker(32)]);
+    let agent = node.agent("[attribution]\nsource = \"cgroup\"\n[limits]\npods = 1").start();
+    node.work(0, 3);
+    let first =
+        format!("container.id={} k8s.node.name=n1 {}", names.container(31), instance(&names.container(31)));
+    node.until_established(&[(first.clone(), &[("10.78.0.1 client", 3)])]);
+    node.work(1, 5);
+    let host = "k8s.node.name=n1 k8s.pod.name=graylag-x7 k8s.pod.uid=none service.instance.id=n1".to_owned();
+    node.until_established(&[(first, &[("10.78.0.1 client", 3)]), (host, &[("10.78.1.1 client", 5)])]);
+    agent.until(SOON, &[1.0, 1.0], |scrape| {
+        ["graylag.agent.pod.count", "graylag.agent.pod.folded"].map(|name| scrape.sum(name, &[]))
+    });
+}
+
+#[test]
+fn what_is_not_wanted_is_not_done() {
+    let names = Names { test: 5 };
+    let node = Node::new(names, &names.pods()[..1]);
+    let agent = node.agent("[attribution]\nsource = \"off\"").start();
+    node.work(0, 3);
+    let host = "k8s.node.name=n1 k8s.pod.name=graylag-x7 k8s.pod.uid=none service.instance.id=n1".to_owned();
+    node.until_established(&[(host, &[("10.78.0.1 client", 3)])]);
+    let status = agent.status();
+    assert!(status.pods.is_empty() && status.agent.attribution.is_none());
+    assert!(!status.signals.iter().any(|signal| signal.name == "attribution"));
+}
