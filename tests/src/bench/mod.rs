@@ -22,6 +22,7 @@ mod rotor;
 mod sample;
 mod section;
 mod server;
+mod stamp;
 mod stream;
 mod table;
 mod throughput;
@@ -45,7 +46,7 @@ struct Part {
     run: fn(&Options) -> Section,
 }
 
-const PARTS: [Part; 6] = [
+const PARTS: [Part; 7] = [
     Part {
         name: "programs",
         about: "run time of each kernel program, and of all of them per TCP connection",
@@ -72,6 +73,7 @@ const PARTS: [Part; 6] = [
         about: "a path that is dead one way, and one that only loses, beside BFD",
         run: paths::run,
     },
+    Part { name: "stamp", about: "what a thousand STAMP sessions take of a core", run: stamp::run },
 ];
 
 /// Names of the parts, and of their markers.
