@@ -32,7 +32,7 @@ pub use node::{NodeReport, NodeState, NodeTransition, Served, Share};
 pub use path::{Expectation, PathEvidence, PathReport, PathState, PathTransition, ProbeTick};
 pub use probe::{
     AddressCounts, AddressOutcome, AddressPath, AddressTarget, Delays, HTTPS_PORT, HostPort, PeerReport,
-    ReflectorCounts, STAMP_PORT, StampCounts, StampPath,
+    ReflectorCounts, STAMP_PORT, StampCounts, StampDelays, StampPath,
 };
 pub use relay::{Process, RelayCounts, RelayTick};
 pub use subject::{OTHER, Path, Subject, role_name};
