@@ -20,6 +20,8 @@ const CLOSE_BY: u32 = 5;
 /// … but no more closely than this, and not soon again: what is lost for long needs no more of them.
 const CLOSEST: Duration = Duration::from_millis(10);
 const CLOSE_EVERY: Duration = Duration::from_secs(10);
+/// More than these in a row are an outage, of which nobody asks whether it was chance.
+const CHANCE: u64 = 5;
 /// Bounds of the time in which an answer is expected; later it is overdue, and lost only after the session's patience.
 const OVERDUE_LEAST: Duration = Duration::from_millis(10);
 
@@ -234,7 +236,8 @@ impl Session {
         let lives = self.fates.resets;
         outstanding.mark = Some(self.fates.answered(ours, reply.sequence, sent_at, now));
         // What only came in another order is missed for a moment as well, and costs a few packets.
-        self.misses = self.delivered.is_some_and(|(_, newest)| ours > newest + 1);
+        self.misses =
+            self.delivered.is_some_and(|(_, newest)| (1..=CHANCE).contains(&ours.saturating_sub(newest + 1)));
         if self.delivered.is_none_or(|(_, newest)| ours > newest) {
             self.delivered = Some((sent_at, ours));
         }

@@ -248,6 +248,16 @@ fn where_one_is_missing_some_follow_closely_and_not_again_soon() {
         }
     }
     let close = sent.windows(2).filter(|pair| pair[1].saturating_sub(pair[0]) < INTERVAL / 2).count() as u32;
+    // An outage is none of chance.
+    for _ in 0..20 {
+        let now = session.due().unwrap() + Duration::from_secs(1);
+        session.send(now, wall(now, 0));
+    }
+    let now = session.due().unwrap();
+    let request = session.send(now, wall(now, 0));
+    let (reply, arrival) = answer(request, number, now, Duration::ZERO);
+    assert_eq!(session.reply(&reply, wall(arrival, 0), arrival), Answer::First);
+    assert!(!session.asks_for_more(arrival));
     // Four rows in what is left of forty seconds; the first of a row may be close by chance.
     assert!((3 * CLOSE..=5 * CLOSE).contains(&close), "{close}");
 }
