@@ -54,7 +54,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("aya_obj", &["kernel"]),
     ("btf_rs", &["kernel"]),
     ("caps", &["kernel"]),
-    ("libc", &["kernel"]),
+    ("libc", &["kernel", "probe"]),
     ("postcard", &["engine"]),
     ("netlink_sys", &["collect"]),
     ("netlink_packet_core", &["collect"]),

@@ -1,13 +1,12 @@
 //! STAMP sessions into ticks by path, and totals that outlive a session.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
-    sync::Arc,
     time::Duration,
 };
 
-use super::Naming;
+use super::{Naming, naming::PeerName};
 use crate::model::{Direction, Distribution, Path, ProbeTick, StampCounts, StampPath, fade};
 
 /// A peer that no longer sends test packets of its own reports nothing: of the way out only its answers tell then.
@@ -63,7 +62,7 @@ impl ProbeTotals {
         // Replies, and the peer's own test packets: both come this way.
         counts[Direction::Receive as usize] = seen.receive;
         counts[Direction::Receive as usize].add(&seen.heard);
-        let round_trip = seen.round_trip.distribution;
+        let round_trip = seen.delays.map(|delays| delays.round_trip.distribution).unwrap_or_default();
         Self { sent: seen.sent, counts, mismatched: seen.auth_mismatch, round_trip }
     }
 
@@ -107,14 +106,17 @@ impl Probes {
     /// Takes all sessions as they are at `at`.
     pub fn absorb(&mut self, seen: Vec<StampPath>, naming: &Naming, at: Duration) -> Vec<ProbeTick> {
         self.sessions.values_mut().for_each(|session| session.seen = false);
+        let peers: HashMap<&str, &PeerName> =
+            naming.peers.values().map(|peer| (peer.name.as_ref(), peer)).collect();
         let tick = |seen: StampPath| {
             let moment = |age: Option<Duration>| age.map(|age| at.saturating_sub(age));
             let heard = seen.last_receive.unwrap_or_default() + REPORTS_END;
             let tick = ProbeTick {
-                path: path(naming, &seen),
+                path: path(&peers, &seen),
                 interval: seen.interval,
                 transmit: (0, 0),
                 receive: (0, 0),
+                runs: [0; 2],
                 mismatched: 0,
                 received: moment(seen.last_receive),
                 delivered: moment(seen.last_delivery),
@@ -131,10 +133,15 @@ impl Probes {
                 seen: true,
             });
             session.seen = true;
-            let now = ProbeTotals::of(seen);
+            let measured = seen.delays.is_some();
+            let mut now = ProbeTotals::of(seen);
             if now.sent < session.last.sent {
                 // Another session took its place.
                 session.before.add(&std::mem::take(&mut session.last));
+            }
+            if !measured {
+                // They were not asked for this time.
+                now.round_trip = std::mem::take(&mut session.last.round_trip);
             }
             let last = std::mem::replace(&mut session.last, now);
             let now = &session.last;
@@ -145,6 +152,10 @@ impl Probes {
             ProbeTick {
                 transmit: since(Direction::Transmit),
                 receive: since(Direction::Receive),
+                runs: Direction::BOTH.map(|direction| {
+                    let runs = |totals: &ProbeTotals| totals.counts[direction as usize].runs;
+                    runs(now).saturating_sub(runs(&last))
+                }),
                 mismatched: now.mismatched.saturating_sub(last.mismatched),
                 ..tick
             }
@@ -170,14 +181,15 @@ impl Probes {
                 *way = (way.0 + arrived as f64, way.1 + lost as f64);
             }
         }
-        self.recent.retain(|path, _| ticks.iter().any(|tick| tick.path == *path));
+        let seen: BTreeSet<&Path> = ticks.iter().map(|tick| &tick.path).collect();
+        self.recent.retain(|path, _| seen.contains(path));
     }
 }
 
 /// A session's path: the configured peer that it belongs to, else its address.
-fn path(naming: &Naming, seen: &StampPath) -> Path {
-    let peer = naming.peers.values().find(|peer| *peer.name == *seen.peer);
+fn path(peers: &HashMap<&str, &PeerName>, seen: &StampPath) -> Path {
+    let peer = peers.get(&*seen.peer);
     let per_address = peer.is_some_and(|peer| peer.per_address);
-    let name = peer.map_or_else(|| Arc::from(seen.peer.as_str()), |peer| peer.name.clone());
+    let name = peer.map_or_else(|| seen.peer.clone(), |peer| peer.name.clone());
     Path { peer: name, address: per_address.then_some(seen.address.ip()) }
 }

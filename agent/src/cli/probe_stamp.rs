@@ -86,6 +86,7 @@ impl Milliseconds {
 
 impl Report {
     fn of(path: &StampPath, authenticated: bool) -> Self {
+        let delays = path.delays.clone().unwrap_or_default();
         Self {
             target: path.address,
             authenticated,
@@ -104,9 +105,9 @@ impl Report {
             late: path.late,
             unsent: path.unsent,
             reflector_restarts: path.resets,
-            round_trip: Milliseconds::of(&path.round_trip),
-            variation_out: Milliseconds::of(&path.variation_transmit),
-            variation_back: Milliseconds::of(&path.variation_receive),
+            round_trip: Milliseconds::of(&delays.round_trip),
+            variation_out: Milliseconds::of(&delays.variation_transmit),
+            variation_back: Milliseconds::of(&delays.variation_receive),
         }
     }
 
@@ -168,7 +169,7 @@ pub fn stamp(round: &StampRound<'_>) -> Result<u8> {
     let keys = round.key_file.map(stamp::key_file::read).transpose()?;
     let authenticated = keys.is_some();
     let peer = address.ip().to_string();
-    let target = stamp::Target { peer, address, interval: round.interval, authenticated };
+    let target = stamp::Target { peer: peer.into(), address, interval: round.interval, authenticated };
     let settings = stamp::Settings {
         keys,
         targets: vec![target],
@@ -185,7 +186,7 @@ pub fn stamp(round: &StampRound<'_>) -> Result<u8> {
     if !STOP.load(Ordering::Relaxed) {
         thread::sleep(stamp::PATIENCE);
     }
-    let path = prober.look().pop().context("no session")?;
+    let path = prober.look(true).pop().context("no session")?;
     let report = Report::of(&path, authenticated);
     if round.json {
         println!("{}", serde_json::to_string_pretty(&report)?);

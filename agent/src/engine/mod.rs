@@ -28,7 +28,7 @@ use crate::{
     collect::Observation,
     health::{self, Change, Judge},
     model::{
-        AddressTarget, Condition, ConditionKey, Leg, Path, PathReport, Pod, ReflectorCounts, StampPath,
+        AddressTarget, Blame, Condition, ConditionKey, Leg, Path, PathReport, Pod, ReflectorCounts, StampPath,
         Target, Transition,
         avoid::{Avoid, Avoided, AvoidedStatus},
         status::{AttributionStatus, MapStatus, Message, NodeStatus, SCHEMA, Stamp, Status},
@@ -364,16 +364,12 @@ impl Inner {
 
     /// A series that said 1 must say 0 before it ends.
     fn remember_cleared(&mut self, at: Duration, before: &[Condition]) {
-        for old in before {
-            let same = self.judge.conditions().any(|c| c.key == old.key && c.blame == old.blame);
-            if !same {
-                self.cleared.push_back((at, old.clone()));
-            }
-        }
-        let standing: Vec<_> = self.judge.conditions().map(|c| (c.key.clone(), c.blame)).collect();
-        self.cleared.retain(|(since, c)| {
-            at.saturating_sub(*since) < CLEARED_FOR && !standing.contains(&(c.key.clone(), c.blame))
-        });
+        let standing: BTreeMap<&ConditionKey, Blame> =
+            self.judge.conditions().map(|condition| (&condition.key, condition.blame)).collect();
+        let stands = |condition: &Condition| standing.get(&condition.key) == Some(&condition.blame);
+        self.cleared.extend(before.iter().filter(|old| !stands(old)).map(|old| (at, old.clone())));
+        self.cleared
+            .retain(|(since, condition)| at.saturating_sub(*since) < CLEARED_FOR && !stands(condition));
         while self.cleared.len() > MOST_CLEARED {
             self.cleared.pop_front();
         }

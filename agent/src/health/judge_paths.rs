@@ -1,6 +1,9 @@
 //! The judge's part about paths: evidence in, states and what follows from them out.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{
     Change, Judge, Settings,
@@ -119,9 +122,10 @@ impl Judge {
             let verdict = down_verdict(&facts, at, blame);
             transitions.extend(self.conditions.settle(at, target, verdict, held, late));
         }
+        let lossy: BTreeSet<Leg> = self.legs_with(ConditionName::PathLoss).cloned().collect();
         for (leg, life, (n, bad)) in self.paths.loss() {
-            // Media of the path has raised it already, or will clear it.
-            if self.media.has_loss(leg) {
+            // Media of the path has raised it already, or will clear it. Of most there is nothing to say.
+            if self.media.has_loss(leg) || life.phase() == Phase::Cleared && !lossy.contains(leg) {
                 continue;
             }
             let verdict = Verdict {
@@ -137,7 +141,12 @@ impl Judge {
             let (target, held) = (Target::Leg(leg.clone()), Held::of(life, &self.settings));
             transitions.extend(self.conditions.settle(at, target, verdict, held, late));
         }
+        let mismatched: BTreeSet<Path> =
+            self.legs_with(ConditionName::AuthMismatch).map(|leg| leg.path.clone()).collect();
         for (path, life, n) in self.paths.mismatches() {
+            if life.phase() == Phase::Cleared && !mismatched.contains(path) {
+                continue;
+            }
             let verdict = Verdict {
                 name: ConditionName::AuthMismatch,
                 blame: Blame::Unknown,
@@ -155,6 +164,15 @@ impl Judge {
             let held = Held::of(life, &self.settings);
             transitions.extend(self.conditions.settle(at, target, verdict, held, late));
         }
+    }
+
+    /// Legs of which a condition of this name stands.
+    fn legs_with(&self, name: ConditionName) -> impl Iterator<Item = &Leg> {
+        let standing = self.conditions.iter().filter(move |condition| condition.key.name == name);
+        standing.filter_map(|condition| match &condition.key.target {
+            Target::Leg(leg) => Some(leg),
+            _ => None,
+        })
     }
 
     /// Whether the other direction of this leg's path has been proven to deliver since this one last was.

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{Judge, Settings};
-use crate::model::{ConditionName, Direction, Path, PathState, Phase, ProbeTick, Transition};
+use crate::model::{ConditionName, Direction, Path, PathState, Phase, ProbeTick, Tick, Transition};
 
 const INTERVAL: Duration = Duration::from_millis(100);
 
@@ -23,6 +23,10 @@ struct Node {
     /// What was lost in the last looks: nobody knows yet.
     untold: VecDeque<Counts>,
     reports: bool,
+    /// One of its own is missing; packets that are to follow closely, and since when.
+    missed: bool,
+    close: u32,
+    close_at: Duration,
     transitions: Vec<Transition>,
 }
 
@@ -47,6 +51,9 @@ impl Node {
             tick: Counts::default(),
             untold: VecDeque::new(),
             reports: false,
+            missed: false,
+            close: 0,
+            close_at: Duration::ZERO,
             transitions: Vec::new(),
         }
     }
@@ -68,6 +75,7 @@ impl Node {
             interval: INTERVAL,
             transmit: counts.transmit,
             receive: counts.receive,
+            runs: [counts.receive.1, counts.transmit.1],
             mismatched: counts.mismatched,
             received: self.received,
             delivered: self.delivered,
@@ -78,6 +86,13 @@ impl Node {
             reports: self.reports,
         };
         self.transitions.extend(self.judge.observe_probes(at, Duration::ZERO, &[tick]));
+    }
+
+    /// As `probe::stamp::sender` does: where one is missing, some follow five times as closely, once in ten seconds.
+    fn answered(&mut self, at: Duration) {
+        if std::mem::take(&mut self.missed) && at.saturating_sub(self.close_at) >= SECOND * 10 {
+            (self.close, self.close_at) = (20, at);
+        }
     }
 
     fn state(&self, direction: Direction) -> PathState {
@@ -106,6 +121,8 @@ struct World {
     keys_agree: bool,
     /// The second node's agent runs.
     runs: bool,
+    /// Where one is missing, some follow closely.
+    closely: bool,
     random: StdRng,
 }
 
@@ -117,6 +134,7 @@ impl World {
             loss: [0.0; 2],
             keys_agree: true,
             runs: true,
+            closely: true,
             random: StdRng::seed_from_u64(seed),
         }
     }
@@ -128,50 +146,60 @@ impl World {
             if from == 1 && !self.runs {
                 continue;
             }
-            let (to, at) = (1 - from, self.at);
-            let passes = |world: &mut Self, way: usize| world.random.random::<f64>() >= world.loss[way];
-            if !passes(self, from) {
-                self.nodes[from].tick.transmit.1 += 1;
-                self.nodes[to].tick.receive.1 += 1;
-                continue;
-            }
-            if to == 1 && !self.runs {
-                if passes(self, to) {
-                    self.nodes[from].refused = Some(at);
-                }
-                continue;
-            }
-            if !self.keys_agree {
-                self.nodes[to].mismatch = Some(at);
-                self.nodes[to].tick.mismatched += 1;
-                // It is answered, without a digest.
-                if passes(self, to) {
-                    (self.nodes[from].mismatch, self.nodes[from].echoed) = (Some(at), Some(at));
-                    self.nodes[from].tick.mismatched += 1;
-                }
-                continue;
-            }
-            let report = self.nodes[from].received;
-            let lossy = self.nodes[from].state(Direction::Receive) == PathState::Degraded;
-            let receiver = &mut self.nodes[to];
-            receiver.received = Some(at);
-            receiver.tick.receive.0 += 1;
-            receiver.reports = true;
-            receiver.told_lossy = lossy.then_some(at);
-            receiver.delivered = receiver.delivered.max(report);
-            self.nodes[from].tick.transmit.0 += 1;
-            if passes(self, to) {
-                let sender = &mut self.nodes[from];
-                (sender.received, sender.delivered) = (Some(at), Some(at));
-                sender.tick.receive.0 += 1;
-            } else {
-                self.nodes[from].tick.receive.1 += 1;
-            }
+            let close = if self.closely { self.nodes[from].close.min(5) } else { 0 };
+            self.nodes[from].close -= close;
+            (0..close.max(1)).for_each(|_| self.send(from));
         }
         let at = self.at;
         self.nodes[0].look(at);
         if self.runs {
             self.nodes[1].look(at);
+        }
+    }
+
+    /// One test packet, and its answer.
+    fn send(&mut self, from: usize) {
+        let (to, at) = (1 - from, self.at);
+        let passes = |world: &mut Self, way: usize| world.random.random::<f64>() >= world.loss[way];
+        if !passes(self, from) {
+            self.nodes[from].tick.transmit.1 += 1;
+            self.nodes[from].missed = true;
+            self.nodes[to].tick.receive.1 += 1;
+            return;
+        }
+        if to == 1 && !self.runs {
+            if passes(self, to) {
+                self.nodes[from].refused = Some(at);
+            }
+            return;
+        }
+        if !self.keys_agree {
+            self.nodes[to].mismatch = Some(at);
+            self.nodes[to].tick.mismatched += 1;
+            // It is answered, without a digest.
+            if passes(self, to) {
+                (self.nodes[from].mismatch, self.nodes[from].echoed) = (Some(at), Some(at));
+                self.nodes[from].tick.mismatched += 1;
+            }
+            return;
+        }
+        let report = self.nodes[from].received;
+        let lossy = self.nodes[from].state(Direction::Receive) == PathState::Degraded;
+        let receiver = &mut self.nodes[to];
+        receiver.received = Some(at);
+        receiver.tick.receive.0 += 1;
+        receiver.reports = true;
+        receiver.told_lossy = lossy.then_some(at);
+        receiver.delivered = receiver.delivered.max(report);
+        self.nodes[from].tick.transmit.0 += 1;
+        if passes(self, to) {
+            let sender = &mut self.nodes[from];
+            (sender.received, sender.delivered) = (Some(at), Some(at));
+            sender.tick.receive.0 += 1;
+            sender.answered(at);
+        } else {
+            self.nodes[from].tick.receive.1 += 1;
+            self.nodes[from].missed = true;
         }
     }
 
@@ -193,6 +221,24 @@ impl World {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// A thousand sessions are looked at more seldom than the kernel is: what came in between is not missing, only not looked at.
+#[test]
+fn probes_that_were_not_looked_at_lately_are_no_outage() {
+    let mut world = World::new(1);
+    world.run(Duration::from_secs(10));
+    for _ in 0..100 {
+        world.run(INTERVAL);
+        for late in [300, 600, 900] {
+            let at = world.at + Duration::from_millis(late);
+            for node in &mut world.nodes {
+                node.transitions.extend(node.judge.observe(&Tick { at, ..Tick::default() }));
+            }
+        }
+        world.at += Duration::from_millis(900);
+    }
+    assert!(world.nodes.iter().all(|node| node.ever_raised().is_empty()));
+}
 
 #[test]
 fn d1_exactly_the_direction_that_is_dead_is_down_at_both_ends() {
@@ -235,12 +281,18 @@ fn d2_keys_that_disagree_are_no_loss() {
 
 #[test]
 fn d3_half_a_minute_of_loss_degrades_and_is_over_within_five_seconds() {
-    let (mut late, mut later, mut slow, mut downs) = (0, 0, 0, 0);
-    for seed in 0..100 {
+    let (mut unknown, mut late, mut later, mut slow, mut downs) = ([0, 0], 0, 0, 0, 0);
+    for seed in 0..200 {
         let mut world = World::new(seed);
+        world.closely = seed < 100;
         world.run(SECOND * 30);
         world.loss = [0.2, 0.0];
-        world.run(SECOND * 2);
+        world.run(SECOND);
+        unknown[usize::from(world.closely)] += u32::from(!world.states().contains(&"degraded"));
+        if !world.closely {
+            continue;
+        }
+        world.run(SECOND);
         late += u32::from(world.nodes[0].state(Direction::Transmit) != PathState::Degraded);
         for look in 0..280 {
             world.step();
@@ -258,14 +310,16 @@ fn d3_half_a_minute_of_loss_degrades_and_is_over_within_five_seconds() {
     }
     assert!(slow <= 5, "{slow} of 100 were not healthy again after five seconds");
     assert_eq!(downs, 0, "looks in which a direction that delivers four packets of five was taken for dead");
-    // Two seconds have twenty probes, of which four are lost in three bursts: that much the test asks for, lest it cry wolf. The other
-    // end gets twice as many, and says so.
+    // Three events within some twelve packets are what the test asks for, lest it cry wolf: as many as come in a second, where more
+    // follow the first one that is missing. The other end gets twice as many, and says so.
     println!(
-        "{late} of 100 not degraded after two seconds, {later} after four; {slow} not healthy after five"
+        "{} of 100 known at neither end after a second, {} if none followed closely; at the sender's {late} after two, {later} after four; \
+         {slow} not healthy after five",
+        unknown[1], unknown[0]
     );
     assert!(
-        late <= 15 && later <= 3,
-        "{late} of 100 were not degraded after two seconds, {later} after four"
+        unknown[1] <= 35 && late <= 8 && later <= 1,
+        "{unknown:?} of 100 were not known after a second, {late} not degraded after two, {later} after four"
     );
 }
 

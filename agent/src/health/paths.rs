@@ -31,6 +31,8 @@ const MISMATCHES: u64 = 2;
 pub struct PathJudge {
     legs: BTreeMap<Leg, LegState>,
     mismatches: BTreeMap<Path, Mismatch>,
+    /// When probes were last looked at.
+    probes_at: Duration,
 }
 
 /// One direction of a path.
@@ -136,6 +138,7 @@ impl PathJudge {
 
     /// Takes what the probes of all sessions saw since the last look.
     pub fn probes(&mut self, settings: &Settings, at: Duration, ticks: &[ProbeTick]) {
+        self.probes_at = at;
         // A session that ended says nothing more.
         for state in self.legs.values_mut() {
             state.probes = PathEvidence { proven: state.probes.proven, ..PathEvidence::default() };
@@ -158,7 +161,7 @@ impl PathJudge {
                 if state.life.down() != Phase::Cleared {
                     probed.outage_until = at + OUTAGE;
                 }
-                probed.look(settings, at, arrived, lost);
+                probed.look(settings, at, arrived, lost, tick.runs[direction as usize]);
                 let stands = probed.loss.life().phase() == Phase::Raised;
                 state.probes.impaired |= stands || direction == Direction::Transmit && is_told(at, tick);
             }
@@ -166,7 +169,7 @@ impl PathJudge {
         // Of a session that ended no evidence comes any more: what stands because of it runs out.
         for (leg, state) in &mut self.legs {
             if let Some(probed) = state.probed.as_mut().filter(|_| !paths.contains_key(&leg.path)) {
-                probed.look(settings, at, 0, 0);
+                probed.look(settings, at, 0, 0, 0);
             }
         }
         for (path, (mismatched, received)) in &paths {
@@ -181,12 +184,15 @@ impl PathJudge {
     /// Lets every leg look at its evidence, and forgets those that have had none for long. Returns the state before of those
     /// whose state changed.
     pub fn look(&mut self, settings: &Settings, at: Duration, late: Duration) -> BTreeMap<Leg, PathState> {
-        let changed = look(self.legs.iter_mut(), settings, at, late);
+        // What came since probes were last looked at is here, and not known yet.
+        let unseen = at.saturating_sub(self.probes_at);
+        let changed = look(self.legs.iter_mut(), settings, at, late, unseen);
         self.legs.retain(|_, state| {
             at.saturating_sub(state.last_seen) < FORGET || state.life.valid_until(settings).is_some()
         });
         self.mismatches.retain(|path, known| {
-            !known.life.is_idle(settings, at) || self.legs.keys().any(|leg| leg.path == *path)
+            let is_known = |direction| self.legs.contains_key(&Leg { path: path.clone(), direction });
+            !known.life.is_idle(settings, at) || Direction::BOTH.into_iter().any(is_known)
         });
         changed
     }
@@ -198,7 +204,13 @@ impl PathJudge {
         at: Duration,
         late: Duration,
     ) -> BTreeMap<Leg, PathState> {
-        look(self.legs.iter_mut().filter(|(_, state)| state.probed.is_some()), settings, at, late)
+        look(
+            self.legs.iter_mut().filter(|(_, state)| state.probed.is_some()),
+            settings,
+            at,
+            late,
+            Duration::ZERO,
+        )
     }
 
     /// The life of one leg.
@@ -235,20 +247,25 @@ fn look<'a>(
     settings: &Settings,
     at: Duration,
     late: Duration,
+    unseen: Duration,
 ) -> BTreeMap<Leg, PathState> {
     let changed = legs.filter_map(|(leg, state)| {
         let mut evidence = state.passive;
-        evidence.add(&state.probes);
+        let mut probes = state.probes;
+        if let Expectation::Within(patience) = &mut probes.expected {
+            *patience += unseen;
+        }
+        evidence.add(&probes);
         state.life.look(settings, at, late, &evidence).map(|before| (leg.clone(), before))
     });
     changed.collect()
 }
 
 impl Probed {
-    fn look(&mut self, settings: &Settings, at: Duration, arrived: u64, lost: u64) {
+    fn look(&mut self, settings: &Settings, at: Duration, arrived: u64, lost: u64, runs: u64) {
         let test = self.loss.test(&LEARNING, settings.probe_loss);
         // A run of lost probes is one event, however many looks it lasts; an outage has a condition of its own.
-        let events = if at < self.outage_until { 0 } else { lost.min(arrived + u64::from(!self.in_run)) };
+        let events = if at < self.outage_until { 0 } else { runs.min(arrived + u64::from(!self.in_run)) };
         self.in_run = arrived == 0 && (lost > 0 || self.in_run);
         let trials = Trials { good: arrived, bad: events, counted: events };
         if events > 0 {

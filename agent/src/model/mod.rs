@@ -34,7 +34,7 @@ pub use path::{Expectation, PathEvidence, PathReport, PathState, PathTransition,
 pub use pod::{Container, Owner, Places, Pod};
 pub use probe::{
     AddressCounts, AddressOutcome, AddressPath, AddressTarget, Delays, HTTPS_PORT, HostPort, PeerReport,
-    ReflectorCounts, STAMP_PORT, StampCounts, StampPath,
+    ReflectorCounts, STAMP_PORT, StampCounts, StampDelays, StampPath,
 };
 pub use relay::{Process, RelayCounts, RelayTick};
 pub use subject::{OTHER, Path, Subject, role_name};

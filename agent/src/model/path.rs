@@ -127,6 +127,8 @@ pub struct ProbeTick {
     pub transmit: (u64, u64),
     /// Replies that came back, and those that were lost.
     pub receive: (u64, u64),
+    /// Runs of lost ones, by [`Direction`].
+    pub runs: [u64; 2],
     /// Packets that came and did not validate.
     pub mismatched: u64,
     /// When the newest valid packet came, on the ticks' clock.

@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,6 +23,8 @@ pub struct StampCounts {
     pub sent: u64,
     /// Of these, those that did not arrive.
     pub lost: u64,
+    /// Runs of these: losses come together, and one that takes many is one event.
+    pub runs: u64,
     /// Copies that arrived beyond the first.
     pub duplicated: u64,
     /// Packets that arrived after one that was sent later.
@@ -33,6 +36,7 @@ impl StampCounts {
     pub const fn add(&mut self, other: &Self) {
         self.sent += other.sent;
         self.lost += other.lost;
+        self.runs += other.runs;
         self.duplicated += other.duplicated;
         self.reordered += other.reordered;
     }
@@ -77,12 +81,23 @@ pub struct PeerReport {
     pub lossy: bool,
 }
 
+/// Delays of a session.
+#[derive(Clone, Debug, Default)]
+pub struct StampDelays {
+    /// Round trip without the reflector's own time: reply − send − (T3 − T2).
+    pub round_trip: Delays,
+    /// Difference of successive one-way delays, there (RFC 3393); no clock need agree with another.
+    pub variation_transmit: Delays,
+    /// The same, back.
+    pub variation_receive: Delays,
+}
+
 /// One STAMP session (RFC 8762) as this node's Session-Sender sees it. Counts are cumulative since the session began; a
 /// session keeps them over reloads as long as its settings stay. All ages are as of the look.
 #[derive(Clone, Debug)]
 pub struct StampPath {
     /// Name of the peer, or its address.
-    pub peer: String,
+    pub peer: Arc<str>,
     /// Where test packets go.
     pub address: SocketAddr,
     /// Time between two test packets, on average: each gap is up to 10 % shorter or longer.
@@ -120,12 +135,8 @@ pub struct StampPath {
     pub unsent: u64,
     /// Restarts of the reflector, told by its sequence numbers.
     pub resets: u64,
-    /// Round trip without the reflector's own time: reply − send − (T3 − T2).
-    pub round_trip: Delays,
-    /// Difference of successive one-way delays, there (RFC 3393); no clock need agree with another.
-    pub variation_transmit: Delays,
-    /// The same, back.
-    pub variation_receive: Delays,
+    /// Where they were asked for.
+    pub delays: Option<StampDelays>,
     /// Age of the newest valid packet from the peer, reply or its own test packet.
     pub last_receive: Option<Duration>,
     /// Age of the newest proof that something of ours arrived there: when an answered test packet was sent, or the newest one

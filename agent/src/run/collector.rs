@@ -28,6 +28,8 @@ const PROGRAM_TIMES_EVERY: Duration = Duration::from_secs(5);
 /// Sockets that carry media, and probes, are looked at this often: a relay that stalls must be told of within half a second, a
 /// path that is down within one. Where there are many, less often.
 const QUICK_EVERY: Duration = Duration::from_millis(100);
+/// Delays of probes, by which nothing is judged, are looked at this often.
+const DELAYS_EVERY: Duration = Duration::from_secs(1);
 /// One in so many parts of the time is what these looks may take.
 const QUICK_SHARE: u32 = 50;
 /// A silent second on the watch is broken by a heartbeat.
@@ -95,6 +97,7 @@ impl Handle {
             sockets_failing: Failing::default(),
             keeping_fails: Failing::default(),
             losing: BTreeSet::new(),
+            delays_at: Duration::ZERO,
         };
         let stopped = stop.clone();
         let thread = thread::Builder::new()
@@ -138,6 +141,8 @@ struct Work<L> {
     keeping_fails: Failing,
     /// Peers that have been told that too much of what they send is lost.
     losing: BTreeSet<IpAddr>,
+    /// When delays of probes are to be looked at next.
+    delays_at: Duration,
 }
 
 /// Whether something fails, told when that changes and not each time.
@@ -245,7 +250,11 @@ impl<L: Listener> Work<L> {
         let at = now();
         let late = self.softirqs_late(at).max(at.saturating_sub(due));
         if let Some(prober) = &self.probers.stamp {
-            for announcement in self.engine.absorb_probes(prober.look(), at, late) {
+            let delays = at >= self.delays_at;
+            if delays {
+                self.delays_at = at + DELAYS_EVERY;
+            }
+            for announcement in self.engine.absorb_probes(prober.look(delays), at, late) {
                 self.listener.changed(announcement);
             }
             let losing = self.engine.losing();

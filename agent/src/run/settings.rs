@@ -150,7 +150,7 @@ pub fn stamp_settings(config: &Config) -> Result<Option<stamp::Settings>, stamp:
         return Ok(None);
     }
     let targets = config.stamp.probes.iter().map(|probe| stamp::Target {
-        peer: probe.peer.clone(),
+        peer: probe.peer.as_str().into(),
         address: probe.target,
         interval: probe.interval,
         authenticated: probe.authenticated,

@@ -14,7 +14,26 @@ use crate::{agent::Agent, eventually};
 
 /// A reader of the stream.
 pub struct Feed {
-    arrived: Arc<Mutex<Vec<(Instant, Message)>>>,
+    arrived: Arc<Mutex<Vec<(Instant, Said)>>>,
+}
+
+/// What arrived, read when it is asked for: with a hundred readers on a few CPUs each would wait for the others' JSON.
+enum Said {
+    Text(String),
+    Read(Box<Message>),
+}
+
+impl Said {
+    fn message(&mut self) -> &Message {
+        if let Self::Text(text) = self {
+            let message = serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"));
+            *self = Self::Read(Box::new(message));
+        }
+        match self {
+            Self::Read(message) => message,
+            Self::Text(_) => unreachable!(),
+        }
+    }
 }
 
 impl Feed {
@@ -29,8 +48,7 @@ impl Feed {
             for line in BufReader::new(stream).lines().map_while(Result::ok) {
                 let now = Instant::now();
                 let Some(data) = line.strip_prefix("data:") else { continue };
-                let message = serde_json::from_str(data).unwrap_or_else(|e| panic!("{e}: {data}"));
-                arrived.lock().expect("messages").push((now, message));
+                arrived.lock().expect("messages").push((now, Said::Text(data.to_owned())));
             }
         });
         eventually("the first state", Duration::from_secs(20), || {
@@ -51,12 +69,14 @@ impl Feed {
 
     /// Every message so far, and when it came.
     pub fn each(&self, mut visit: impl FnMut(Instant, &Message)) {
-        self.arrived.lock().expect("messages").iter().for_each(|(at, message)| visit(*at, message));
+        for (at, said) in self.arrived.lock().expect("messages").iter_mut() {
+            visit(*at, said.message());
+        }
     }
 
     fn became(&self, phase: &str, fits: impl Fn(&ConditionStatus) -> bool) -> Option<Instant> {
-        let arrived = self.arrived.lock().expect("messages");
-        arrived.iter().find_map(|(at, message)| match message {
+        let mut arrived = self.arrived.lock().expect("messages");
+        arrived.iter_mut().find_map(|(at, said)| match said.message() {
             Message::Transition { to, condition, .. } if to == phase && fits(condition) => Some(*at),
             _ => None,
         })

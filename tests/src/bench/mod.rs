@@ -23,6 +23,7 @@ mod rotor;
 mod sample;
 mod section;
 mod server;
+mod stamp;
 mod stream;
 mod table;
 mod throughput;
@@ -74,6 +75,7 @@ const PARTS: [Part; 7] = [
         about: "a path that is dead one way, and one that only loses, beside BFD",
         run: paths::run,
     },
+    Part { name: "stamp", about: "what a thousand STAMP sessions take of a core", run: stamp::run },
 ];
 
 /// Names of the parts, and of their markers.

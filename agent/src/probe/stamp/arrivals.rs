@@ -135,6 +135,7 @@ impl Arrivals {
         if let Some(gap) = self.gaps.pop_front() {
             let lost = self.seen.unseen_between(gap.low, gap.high);
             self.counts.lost += lost;
+            self.counts.runs += u64::from(lost > 0);
             self.counts.sent += lost;
             self.settled = Some(gap.high);
         }
@@ -162,8 +163,9 @@ mod tests {
         Request { sequence, timestamp: Timestamp::ntp(sent), error: ErrorEstimate::UNKNOWN.bits(), ssid: 1 }
     }
 
+    /// `lost` in one run, where any was.
     fn counts(sent: u64, lost: u64, duplicated: u64, reordered: u64) -> StampCounts {
-        StampCounts { sent, lost, duplicated, reordered }
+        StampCounts { sent, lost, runs: lost.min(1), duplicated, reordered }
     }
 
     /// Packets with these numbers, 100 ms apart, each as old as its number says.
@@ -256,7 +258,10 @@ mod tests {
                 }
                 newest = newest.max(Some(i));
             }
-            prop_assert_eq!(arrivals.take(), counts(all.len() as u64, lost, copies, reordered));
+            let expected = counts(all.len() as u64, lost, copies, reordered);
+            let found = arrivals.take();
+            prop_assert!(found.runs <= found.lost && (found.runs > 0) == (found.lost > 0));
+            prop_assert_eq!(StampCounts { runs: expected.runs, ..found }, expected);
         }
     }
 }

@@ -155,8 +155,10 @@ impl Fates {
             Some(missing) if self.stateful => {
                 let back = missing.min(open);
                 self.receive.lost += back;
+                self.receive.runs += u64::from(back > 0);
                 self.receive.sent += back;
                 self.transmit.lost += open - back;
+                self.transmit.runs += u64::from(open > back);
                 self.transmit.sent += open;
             }
             _ => self.unattributed += open,
@@ -343,6 +345,11 @@ mod tests {
             let count = |fate: Fate| packets.iter().filter(|f| **f == fate).count() as u64;
             prop_assert_eq!(fates.transmit.lost, count(Fate::LostThere));
             prop_assert_eq!(fates.receive.lost, count(Fate::LostBack));
+            // Packets lost both ways in between are in runs of both.
+            let runs = packets
+                .split(|fate| !matches!(fate, Fate::LostThere | Fate::LostBack))
+                .filter(|run| run.contains(&Fate::LostThere));
+            prop_assert_eq!(fates.transmit.runs, runs.count() as u64);
             prop_assert_eq!(fates.transmit.duplicated, count(Fate::TwiceThere));
             prop_assert_eq!(fates.receive.duplicated, count(Fate::TwiceBack));
             prop_assert_eq!((fates.resets, fates.unattributed), (0, 0));

@@ -1,9 +1,9 @@
 //! What came from an address that is also a target, whichever of its sessions it belongs to.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::tlv::Report;
-use crate::model::{Delays, PeerReport, StampCounts, StampPath};
+use crate::model::{PeerReport, StampCounts, StampPath};
 
 /// What came from one address.
 #[derive(Clone, Copy, Debug, Default)]
@@ -76,9 +76,9 @@ fn newer(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
 }
 
 /// A path with nothing in it yet.
-pub fn blank(peer: &str, address: SocketAddr, interval: Duration) -> StampPath {
+pub fn blank(peer: Arc<str>, address: SocketAddr, interval: Duration) -> StampPath {
     StampPath {
-        peer: peer.to_owned(),
+        peer,
         address,
         interval,
         sent: 0,
@@ -94,9 +94,7 @@ pub fn blank(peer: &str, address: SocketAddr, interval: Duration) -> StampPath {
         late: 0,
         unsent: 0,
         resets: 0,
-        round_trip: Delays::default(),
-        variation_transmit: Delays::default(),
-        variation_receive: Delays::default(),
+        delays: None,
         last_receive: None,
         last_delivery: None,
         last_mismatch: None,

@@ -1,15 +1,17 @@
 //! STAMP (RFC 8762, RFC 8972): loss and delay by direction between nodes.
 //!
 //! A Session-Sender to each target and a stateful Session-Reflector. Everything that decides is pure, with times as
-//! arguments: [`packet`] and [`tlv`] are the wire, [`keys`] the digests, [`replay`] what was there before, [`sender`] and
-//! [`fate`] one session, [`reflector`], [`peers`], [`arrivals`] and [`heard`] the other end, [`sessions`] all of them together. [`socket`] and [`prober`]
-//! are the sockets and the thread.
+//! arguments: [`packet`] and [`tlv`] are the wire, [`keys`] the digests, [`replay`] what was there before, [`sender`],
+//! [`fate`] and `delays` one session, [`reflector`], [`peers`], [`arrivals`] and [`heard`] the other end, [`sessions`] all of them together. [`batch`], [`socket`]
+//! and [`prober`] are the system calls, the sockets and the thread.
 //!
 //! Test packets carry what their sender has received of the other end (Private Use TLV 252), and whether it loses too much of it
 //! (253), so that *transmit* rests on the peer's own evidence even where no reply comes back. A reflector that does not know them
 //! returns them, with U.
 
 pub mod arrivals;
+pub mod batch;
+mod delays;
 pub mod fate;
 pub mod heard;
 pub mod key_file;

@@ -1,8 +1,8 @@
 //! The thread that drives all sessions and the reflector.
 //!
 //! One thread of its own, so that probes wait neither for OTLP nor for a reader of the API, and no task per session: a round
-//! takes what has come, answers, and sends what is due. Rounds begin at least two milliseconds apart: when packets come
-//! densely, many share a wake-up. No measurement suffers, for the kernel says when each came.
+//! takes what has come, answers, and sends what is due. Rounds begin at least four milliseconds apart: when packets come
+//! densely, many share a wake-up, and a system call. No measurement suffers, for the kernel says when each came.
 
 use std::{
     collections::BTreeSet,
@@ -24,23 +24,24 @@ use rustix::{
 use thiserror::Error;
 
 use super::{
+    batch::{self, Incoming, Outgoing},
     packet::Timestamp,
     reflector::Received,
     sessions::{Sessions, Settings},
-    socket::{Socket, SocketError},
+    socket::{Datagram, Socket, SocketError},
 };
 use crate::model::{ReflectorCounts, StampPath};
 
 /// Least time between the beginnings of two rounds.
-const ROUND: Duration = Duration::from_millis(2);
-/// Datagrams taken from one socket, and packets sent, in one round.
-const BATCH: usize = 512;
+const ROUND: Duration = Duration::from_millis(4);
+/// Batches taken from one socket, and sent, in one round.
+const BATCHES: usize = 512 / batch::MOST;
 /// A kernel timestamp older than this is of a clock that was set meanwhile.
 const OLDEST: Duration = Duration::from_secs(1);
 /// Without anything to do the thread looks around this often.
 const IDLE: Duration = Duration::from_secs(1);
-/// Largest UDP datagram.
-const LARGEST: usize = 65_535;
+/// Octets of a test packet that an ICMP error quotes are kept as far as these; it is read by its beginning.
+const QUOTED: usize = 2048;
 
 /// Why there is no prober.
 #[derive(Debug, Error)]
@@ -109,8 +110,14 @@ impl Bound {
             wake: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).map_err(io::Error::from)?,
             stop: AtomicBool::new(false),
         });
-        let mut work =
-            Work { shared: shared.clone(), sockets: self.sockets, octets: vec![0; LARGEST], out: Vec::new() };
+        let mut work = Work {
+            shared: shared.clone(),
+            sockets: self.sockets,
+            incoming: Incoming::default(),
+            outgoing: Outgoing::default(),
+            quoted: vec![0; QUOTED],
+            out: Vec::new(),
+        };
         let thread = thread::Builder::new().name("prober".into()).spawn(move || work.run())?;
         Ok(Prober { shared, thread: Some(thread) })
     }
@@ -146,9 +153,10 @@ pub struct Prober {
 }
 
 impl Prober {
-    /// What all sessions have seen, copied out; in the order of peers and addresses.
-    pub fn look(&self) -> Vec<StampPath> {
-        self.shared.sessions().look(monotonic())
+    /// What all sessions have seen, copied out; in the order of peers and addresses. Delays where they are asked for: they are most
+    /// of it.
+    pub fn look(&self, delays: bool) -> Vec<StampPath> {
+        self.shared.sessions().look(monotonic(), delays)
     }
 
     /// Tells the peers at these addresses, and no others, that too much of what they send is lost.
@@ -188,7 +196,9 @@ impl Drop for Prober {
 struct Work {
     shared: Arc<Shared>,
     sockets: Sockets,
-    octets: Vec<u8>,
+    incoming: Incoming,
+    outgoing: Outgoing,
+    quoted: Vec<u8>,
     out: Vec<u8>,
 }
 
@@ -234,12 +244,17 @@ impl Work {
     }
 
     fn replies(&mut self, sessions: &mut Sessions) {
-        for socket in self.sockets.senders.iter_mut().flatten() {
-            for _ in 0..BATCH {
-                let Ok(Some(datagram)) = socket.receive(&mut self.octets) else { break };
-                let (at, now) = arrival(datagram.at);
-                let octets = self.octets.get(..datagram.length).unwrap_or_default();
-                sessions.replied(octets, datagram.from, at, now);
+        for socket in self.sockets.senders.iter().flatten() {
+            for _ in 0..BATCHES {
+                let Ok(count) = socket.receive(&mut self.incoming) else { break };
+                let clocks = Clocks::now();
+                for datagram in self.incoming.each(count).filter_map(|arrived| Datagram::of(&arrived)) {
+                    let (at, now) = clocks.arrival(datagram.at);
+                    sessions.replied(datagram.octets, datagram.from, at, now);
+                }
+                if count < batch::MOST {
+                    break;
+                }
             }
         }
     }
@@ -248,9 +263,9 @@ impl Work {
     fn refusals(&mut self, sessions: &mut Sessions) {
         let now = monotonic();
         for socket in self.sockets.senders.iter_mut().flatten() {
-            for _ in 0..BATCH {
-                let Ok(Some(refused)) = socket.refused(&mut self.octets) else { break };
-                let octets = self.octets.get(..refused.length).unwrap_or_default();
+            for _ in 0..BATCHES * batch::MOST {
+                let Ok(Some(refused)) = socket.refused(&mut self.quoted) else { break };
+                let octets = self.quoted.get(..refused.length).unwrap_or_default();
                 if let Some(to) = refused.to.filter(|_| refused.port) {
                     sessions.refused(octets, to, now);
                 }
@@ -259,47 +274,93 @@ impl Work {
     }
 
     fn reflect(&mut self, sessions: &mut Sessions) {
-        let Some(socket) = &mut self.sockets.reflector else { return };
-        for _ in 0..BATCH {
-            let Ok(Some(datagram)) = socket.receive(&mut self.octets) else { break };
-            let (at, now) = arrival(datagram.at);
-            let received = Received {
-                octets: self.octets.get(..datagram.length).unwrap_or_default(),
-                from: datagram.from,
-                ttl: datagram.ttl,
-                at,
-            };
-            sessions.reflected(&received, Timestamp::ntp(wall()), now, &mut self.out);
-            let refused = !self.out.is_empty() && socket.answer(&self.out, &datagram).is_err();
-            if refused || datagram.overflowed.is_some() {
+        let Some(socket) = &self.sockets.reflector else { return };
+        for _ in 0..BATCHES {
+            let Ok(count) = socket.receive(&mut self.incoming) else { break };
+            let clocks = Clocks::now();
+            let mut overflowed = None;
+            for datagram in self.incoming.each(count).filter_map(|arrived| Datagram::of(&arrived)) {
+                let (at, now) = clocks.arrival(datagram.at);
+                let received =
+                    Received { octets: datagram.octets, from: datagram.from, ttl: datagram.ttl, at };
+                sessions.reflected(&received, Timestamp::ntp(wall()), now, &mut self.out);
+                if !self.out.is_empty() {
+                    datagram.answer(&self.out, &mut self.outgoing);
+                }
+                overflowed = datagram.overflowed.or(overflowed);
+            }
+            let mut unsent = 0;
+            socket.send(&mut self.outgoing, |_| unsent += 1);
+            if unsent > 0 || overflowed.is_some() {
                 let mut counts = self.shared.counts();
-                counts.0 += u64::from(refused);
-                counts.1 = datagram.overflowed.map_or(counts.1, u64::from);
+                counts.0 += unsent;
+                counts.1 = overflowed.map_or(counts.1, u64::from);
+            }
+            if count < batch::MOST {
+                break;
             }
         }
     }
 
     fn send(&mut self, sessions: &mut Sessions) {
-        let now = monotonic();
-        for _ in 0..BATCH {
-            let Some((ssid, to)) = sessions.next(now, Timestamp::ntp(wall()), &mut self.out) else { break };
-            let [v4, v6] = &self.sockets.senders;
-            let socket = if to.is_ipv6() { v6 } else { v4 };
-            let sent = socket.as_ref().is_some_and(|socket| socket.send(&self.out, to).is_ok());
-            if !sent {
-                sessions.withdraw(ssid);
+        let mut due = Vec::with_capacity(batch::MOST);
+        for _ in 0..BATCHES {
+            // Once for those that leave together.
+            let clocks = Clocks::now();
+            let leaves = Timestamp::ntp(clocks.wall);
+            // Of one family: they leave through one socket.
+            let mut family = None;
+            while !self.outgoing.is_full()
+                && let Some((ssid, to)) = sessions.next(clocks.monotonic, leaves, &mut self.out)
+            {
+                if family.replace(to.is_ipv6()).is_some_and(|family| family != to.is_ipv6()) {
+                    self.flush(sessions, &mut due, !to.is_ipv6());
+                }
+                self.outgoing.push(&self.out, to.into(), None);
+                due.push(ssid);
+            }
+            let Some(is_ipv6) = family else { break };
+            let was_full = self.outgoing.is_full();
+            self.flush(sessions, &mut due, is_ipv6);
+            if !was_full {
+                break;
             }
         }
     }
+
+    /// Sends what is due, of these sessions.
+    fn flush(&mut self, sessions: &mut Sessions, due: &mut Vec<u16>, is_ipv6: bool) {
+        if let Some(socket) = &self.sockets.senders[usize::from(is_ipv6)] {
+            let refused = |i: usize| due.get(i).into_iter().for_each(|ssid| sessions.withdraw(*ssid));
+            socket.send(&mut self.outgoing, refused);
+        } else {
+            self.outgoing.clear();
+            for ssid in due.iter() {
+                sessions.withdraw(*ssid);
+            }
+        }
+        due.clear();
+    }
 }
 
-/// When a datagram came, by the wall clock and by the monotonic one. The kernel says the first; the second follows from how
-/// long ago that is.
-fn arrival(at: Option<Duration>) -> (Timestamp, Duration) {
-    let (monotonic, wall) = (monotonic(), wall());
-    let ago = at.and_then(|at| wall.checked_sub(at)).filter(|ago| *ago < OLDEST);
-    match (at, ago) {
-        (Some(at), Some(ago)) => (Timestamp::ntp(at), monotonic.saturating_sub(ago)),
-        _ => (Timestamp::ntp(wall), monotonic),
+/// Both clocks at one moment.
+struct Clocks {
+    monotonic: Duration,
+    wall: Duration,
+}
+
+impl Clocks {
+    fn now() -> Self {
+        Self { monotonic: monotonic(), wall: wall() }
+    }
+
+    /// When a datagram came, by the wall clock and by the monotonic one. The kernel says the first; the second follows from how
+    /// long ago that is.
+    fn arrival(&self, at: Option<Duration>) -> (Timestamp, Duration) {
+        let ago = at.and_then(|at| self.wall.checked_sub(at)).filter(|ago| *ago < OLDEST);
+        match (at, ago) {
+            (Some(at), Some(ago)) => (Timestamp::ntp(at), self.monotonic.saturating_sub(ago)),
+            _ => (Timestamp::ntp(self.wall), self.monotonic),
+        }
     }
 }

@@ -5,15 +5,23 @@ use std::{collections::VecDeque, time::Duration};
 
 use super::{
     HOLD,
+    delays::Measured,
     fate::{Fates, Mark},
     packet::{ErrorEstimate, Reply, Request, Timestamp},
 };
-use crate::model::{Delays, StampPath};
+use crate::model::{StampDelays, StampPath};
 
 /// Packets that may be without an answer at once. At the limit the oldest is given up before its time.
 const OUTSTANDING: usize = 1024;
-/// A difference of delays beyond this is a clock that was set, not a delay.
-const CLOCK_WAS_SET: i64 = 10_000_000_000;
+/// Where one is missing, so many follow more closely, so that it is known the sooner whether that was chance …
+pub const CLOSE: u32 = 20;
+/// … at this part of the interval …
+const CLOSE_BY: u32 = 5;
+/// … but no more closely than this, and not soon again: what is lost for long needs no more of them.
+const CLOSEST: Duration = Duration::from_millis(10);
+const CLOSE_EVERY: Duration = Duration::from_secs(10);
+/// More than these in a row are an outage, of which nobody asks whether it was chance.
+const CHANCE: u64 = 5;
 /// Bounds of the time in which an answer is expected; later it is overdue, and lost only after the session's patience.
 const OVERDUE_LEAST: Duration = Duration::from_millis(10);
 
@@ -59,6 +67,11 @@ pub struct Session {
     ssid: u16,
     schedule: Schedule,
     due: Duration,
+    /// Packets that are still to follow closely, and when the first of them was due.
+    close: u32,
+    close_at: Option<Duration>,
+    /// One before an answered one is missing.
+    misses: bool,
     /// State of the jitter.
     random: u64,
     /// Number of the next packet, which is how many were sent.
@@ -70,10 +83,9 @@ pub struct Session {
     fates: Fates,
     late: u64,
     unsent: u64,
-    round_trip: Delays,
+    delays: Measured,
     /// Smoothed round trip and its deviation (RFC 6298, 2).
     smoothed: Option<(Duration, Duration)>,
-    variation: (Delays, Delays),
     one_way: Option<(u64, OneWay)>,
     /// When the newest valid reply came.
     replied_at: Option<Duration>,
@@ -90,6 +102,9 @@ impl Session {
             ssid,
             schedule,
             due: now,
+            close: 0,
+            close_at: None,
+            misses: false,
             random: seed ^ u64::from(ssid),
             next: 0,
             outstanding: VecDeque::new(),
@@ -97,9 +112,8 @@ impl Session {
             fates: Fates::default(),
             late: 0,
             unsent: 0,
-            round_trip: Delays::default(),
+            delays: Measured::default(),
             smoothed: None,
-            variation: (Delays::default(), Delays::default()),
             one_way: None,
             replied_at: None,
             delivered: None,
@@ -120,6 +134,11 @@ impl Session {
         (x >> 11) as f64 / (1_u64 << 53) as f64
     }
 
+    /// Its identifier.
+    pub const fn ssid(&self) -> u16 {
+        self.ssid
+    }
+
     /// When the next packet is due; never where all were sent.
     pub fn due(&self) -> Option<Duration> {
         self.schedule.count.is_none_or(|count| self.next < count).then_some(self.due)
@@ -132,10 +151,12 @@ impl Session {
             self.forget_oldest();
         }
         let jitter = 0.9 + 0.2 * self.fraction();
-        self.due += self.schedule.interval.mul_f64(jitter);
+        let interval = if self.close > 0 { self.close_interval() } else { self.schedule.interval };
+        self.close = self.close.saturating_sub(1);
+        self.due += interval.mul_f64(jitter);
         if self.due <= now {
             // Fell behind: packets in a burst would measure the burst.
-            self.due = now + self.schedule.interval;
+            self.due = now + interval;
         }
         let sequence = self.next as u32;
         self.next += 1;
@@ -147,6 +168,27 @@ impl Session {
             refused: false,
         });
         Request { sequence, timestamp, error: ErrorEstimate::UNKNOWN.bits(), ssid: self.ssid }
+    }
+
+    fn close_interval(&self) -> Duration {
+        (self.schedule.interval / CLOSE_BY).max(CLOSEST)
+    }
+
+    /// Whether packets should follow more closely from `now` on: one is missing, and that was not so lately.
+    pub fn asks_for_more(&self, now: Duration) -> bool {
+        let lately = self.close_at.is_some_and(|at| now.saturating_sub(at) < CLOSE_EVERY);
+        // A limited number of packets was asked for as it is.
+        self.misses
+            && !lately
+            && self.schedule.count.is_none()
+            && self.close_interval() < self.schedule.interval
+    }
+
+    /// Lets them. Returns when the next one is due.
+    pub fn send_more(&mut self, now: Duration) -> Duration {
+        (self.close, self.close_at) = (CLOSE, Some(now));
+        self.due = self.due.min(now + self.close_interval());
+        self.due
     }
 
     /// The packet just made did not leave this host: it never was.
@@ -193,6 +235,9 @@ impl Session {
         let sent_at = outstanding.sent_at;
         let lives = self.fates.resets;
         outstanding.mark = Some(self.fates.answered(ours, reply.sequence, sent_at, now));
+        // What only came in another order is missed for a moment as well, and costs a few packets.
+        self.misses =
+            self.delivered.is_some_and(|(_, newest)| (1..=CHANCE).contains(&ours.saturating_sub(newest + 1)));
         if self.delivered.is_none_or(|(_, newest)| ours > newest) {
             self.delivered = Some((sent_at, ours));
         }
@@ -209,7 +254,6 @@ impl Session {
         let held = Duration::from_nanos(u64::try_from(left - came).unwrap_or(0));
         // A reflector that claims to have held it longer than it was gone knows nothing of time.
         let round_trip = whole.checked_sub(held).unwrap_or(whole);
-        self.round_trip.record(round_trip);
         self.smoothed = Some(match self.smoothed {
             None => (round_trip, round_trip / 2),
             Some((smoothed, deviation)) => {
@@ -217,17 +261,9 @@ impl Session {
             }
         });
         let one_way = (came - reply.sender.timestamp.nanos(false), received.nanos(false) - left);
-        if let Some((before, (there, back))) = self.one_way
-            && before < ours
-        {
-            for (delays, difference) in
-                [(&mut self.variation.0, one_way.0 - there), (&mut self.variation.1, one_way.1 - back)]
-            {
-                if difference.abs() < CLOCK_WAS_SET {
-                    delays.record(Duration::from_nanos(difference.unsigned_abs()));
-                }
-            }
-        }
+        let before = self.one_way.filter(|(before, _)| *before < ours);
+        let variation = before.map(|(_, (there, back))| (one_way.0 - there, one_way.1 - back));
+        self.delays.add(round_trip, variation);
         if self.one_way.is_none_or(|(before, _)| before < ours) {
             self.one_way = Some((ours, one_way));
         }
@@ -329,7 +365,13 @@ impl Session {
         Some((self.next - u64::from(behind), at))
     }
 
-    /// Copies into `path` what this session knows. What it does not know (the peer's report, mismatches) is the caller's.
+    /// Delays so far.
+    pub fn delays(&self) -> StampDelays {
+        self.delays.all()
+    }
+
+    /// Copies into `path` what this session knows, but for delays. What it does not know (the peer's report, mismatches) is the
+    /// caller's.
     pub fn look(&self, now: Duration, path: &mut StampPath) {
         let fates = &self.fates;
         let unsettled = self.outstanding.iter().skip(self.settled);
@@ -342,8 +384,6 @@ impl Session {
         path.refused = fates.refused;
         path.outstanding = waiting + fates.open();
         (path.late, path.unsent, path.resets) = (self.late, self.unsent, fates.resets);
-        path.round_trip = self.round_trip.clone();
-        (path.variation_transmit, path.variation_receive) = self.variation.clone();
         path.last_receive = self.replied_at.map(|at| now.saturating_sub(at));
         path.last_delivery = self.delivered.map(|(at, _)| now.saturating_sub(at));
         path.last_echo = self.echoed.map(|at| now.saturating_sub(at));

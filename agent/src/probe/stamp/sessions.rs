@@ -2,8 +2,10 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeSet, BinaryHeap, HashMap},
+    collections::{BTreeSet, BinaryHeap, HashMap, binary_heap::PeekMut},
+    hash::{BuildHasherDefault, Hasher},
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -13,7 +15,7 @@ use super::{
     packet::{COVERED, DIGEST, Mode, Reply, Request, Timestamp},
     peers::Peers,
     reflector::{MOST_SESSIONS, Received, Reflection, Reflector},
-    sender::{Schedule, Session},
+    sender::{Answer, Schedule, Session},
     tlv,
 };
 use crate::model::{ReflectorCounts, StampPath};
@@ -22,7 +24,7 @@ use crate::model::{ReflectorCounts, StampPath};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// Name of the peer, or its address.
-    pub peer: String,
+    pub peer: Arc<str>,
     /// The reflector's address and port.
     pub address: SocketAddr,
     /// Time between two packets, on average.
@@ -50,24 +52,72 @@ pub struct Settings {
 struct Entry {
     target: Target,
     session: Session,
+    /// Place of what is heard from its address.
+    heard: usize,
+}
+
+/// How many sessions of a node may begin to send more than usual, a second and at once: what hits a thousand paths together is soon
+/// known from some of them, and a thousandfold more of test packets would itself be a fault.
+const MORE: u32 = 10;
+
+/// Of these, how many have, and since when they are counted.
+#[derive(Debug, Default)]
+struct More {
+    begun: u32,
+    since: Duration,
+}
+
+impl More {
+    /// Takes a place, where there is one at `now`.
+    fn take(&mut self, now: Duration) -> bool {
+        if now.saturating_sub(self.since) >= Duration::from_secs(1) {
+            (self.begun, self.since) = (0, now);
+        }
+        let free = self.begun < MORE;
+        self.begun += u32::from(free);
+        free
+    }
+}
+
+/// Spreads SSIDs. This node hands them out: nobody else can choose some that fall together.
+#[derive(Default)]
+struct BySsid(u64);
+
+impl Hasher for BySsid {
+    fn write(&mut self, octets: &[u8]) {
+        for octet in octets {
+            self.write_u16(u16::from(*octet));
+        }
+    }
+
+    fn write_u16(&mut self, ssid: u16) {
+        self.0 = (self.0 ^ u64::from(ssid)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// Everything STAMP of this node.
 #[derive(Debug)]
 pub struct Sessions {
     keys: Option<Keys>,
-    entries: HashMap<u16, Entry>,
+    entries: HashMap<u16, Entry, BuildHasherDefault<BySsid>>,
     /// The session of an address, for reflectors that know no SSID.
     by_address: HashMap<SocketAddr, u16>,
     /// When which session is due. May hold what is no more: each is looked at again when it comes up.
     due: BinaryHeap<Reverse<(Duration, u16)>>,
-    /// One for each address that is a target; no others are kept.
-    heard: HashMap<IpAddr, Heard>,
+    /// One for each address that is a target, and where it is; no others are kept.
+    heard: Vec<Heard>,
+    heard_at: HashMap<IpAddr, usize>,
     /// When a host last refused what was sent to this target.
     refused: HashMap<SocketAddr, Duration>,
     reflector: Reflector,
     /// Whether there are targets of IPv4 and of IPv6.
     families: [bool; 2],
+    /// Sessions that may send more than usual.
+    more: More,
     /// Port of this node's own reflector.
     own_port: Option<u16>,
     last_ssid: u16,
@@ -79,13 +129,15 @@ impl Sessions {
     pub fn new(seed: u64, own_port: Option<u16>) -> Self {
         Self {
             keys: None,
-            entries: HashMap::new(),
+            entries: HashMap::default(),
             by_address: HashMap::new(),
             due: BinaryHeap::new(),
-            heard: HashMap::new(),
+            heard: Vec::new(),
+            heard_at: HashMap::new(),
             refused: HashMap::new(),
             reflector: Reflector::new(None, Peers::default(), MOST_SESSIONS),
             families: [false; 2],
+            more: More::default(),
             own_port,
             last_ssid: 0,
             seed,
@@ -111,8 +163,9 @@ impl Sessions {
                 Schedule { interval: target.interval, patience: settings.patience, count: settings.count };
             let seed = self.seed.wrapping_mul(u64::from(ssid) | 1);
             let session = Session::new(ssid, schedule, seed, now);
-            self.entries.insert(ssid, Entry { target: target.clone(), session });
+            self.entries.insert(ssid, Entry { target: target.clone(), session, heard: 0 });
         }
+        self.keep_heard();
         self.by_address = self.entries.iter().map(|(ssid, entry)| (entry.target.address, *ssid)).collect();
         self.refused.retain(|address, _| self.by_address.contains_key(address));
         self.families =
@@ -122,11 +175,24 @@ impl Sessions {
             .iter()
             .filter_map(|(ssid, entry)| Some(Reverse((entry.session.due()?, *ssid))))
             .collect();
-        let addresses: Vec<IpAddr> = settings.targets.iter().map(|target| target.address.ip()).collect();
-        self.heard.retain(|address, _| addresses.contains(address));
-        for address in addresses {
-            self.heard.entry(address).or_default();
+    }
+
+    /// Keeps what was heard of the addresses that are targets, and of no others.
+    fn keep_heard(&mut self) {
+        let before = std::mem::take(&mut self.heard_at);
+        let known = std::mem::take(&mut self.heard);
+        for entry in self.entries.values_mut() {
+            let address = entry.target.address.ip();
+            entry.heard = *self.heard_at.entry(address).or_insert_with(|| {
+                let of_before = before.get(&address).and_then(|at| known.get(*at));
+                self.heard.push(of_before.copied().unwrap_or_default());
+                self.heard.len() - 1
+            });
         }
+    }
+
+    fn heard_from(&mut self, address: IpAddr) -> Option<&mut Heard> {
+        self.heard_at.get(&address).and_then(|at| self.heard.get_mut(*at))
     }
 
     fn free_ssid(&mut self) -> Option<u16> {
@@ -153,19 +219,22 @@ impl Sessions {
     /// none. One that cannot be sent is handed back to [`Self::withdraw`].
     pub fn next(&mut self, now: Duration, leaves: Timestamp, out: &mut Vec<u8>) -> Option<(u16, SocketAddr)> {
         loop {
-            let Reverse((at, ssid)) = *self.due.peek().filter(|Reverse((at, _))| *at <= now)?;
-            self.due.pop();
+            let mut first = self.due.peek_mut().filter(|first| first.0.0 <= now)?;
+            let Reverse((at, ssid)) = *first;
             let Some(entry) = self.entries.get_mut(&ssid).filter(|entry| entry.session.due() == Some(at))
             else {
+                PeekMut::pop(first);
                 continue;
             };
             let request = entry.session.send(now, leaves);
             if let Some(due) = entry.session.due() {
-                self.due.push(Reverse((due, ssid)));
+                *first = Reverse((due, ssid));
+                drop(first);
+            } else {
+                PeekMut::pop(first);
             }
             let address = entry.target.address;
-            let heard = self.heard.get(&address.ip()).copied().unwrap_or_default();
-            let report = heard.to_report(now);
+            let report = self.heard.get(entry.heard).map(|heard| heard.to_report(now)).unwrap_or_default();
             let keys = self.keys.as_ref().filter(|_| entry.target.authenticated);
             request.write(mode_of(entry.target.authenticated), out);
             if let Some(keys) = keys {
@@ -196,15 +265,15 @@ impl Sessions {
             let by_address = || self.by_address.get(&from).copied().filter(|_| reply.ssid == 0);
             let by_ssid = || Some(reply.ssid).filter(|ssid| *ssid != 0);
             let ssid = by_ssid().or_else(by_address)?;
-            let entry = self.entries.get(&ssid)?;
-            let fits = entry.target.address == from && mode_of(entry.target.authenticated) == mode;
-            fits.then_some((ssid, mode, reply))
+            let target = &self.entries.get(&ssid)?.target;
+            (target.address == from && mode_of(target.authenticated) == mode).then_some((ssid, mode, reply))
         });
-        let Some((ssid, mode, reply)) = found else {
+        let Some((entry, mode, reply)) =
+            found.and_then(|(ssid, mode, reply)| Some((self.entries.get_mut(&ssid)?, mode, reply)))
+        else {
             self.unreadable(octets, from, now);
             return;
         };
-        let Some(entry) = self.entries.get_mut(&ssid) else { return };
         let keys = self.keys.as_ref().filter(|_| entry.target.authenticated);
         let valid = match (mode, keys) {
             (Mode::Unauthenticated, _) => true,
@@ -216,7 +285,9 @@ impl Sessions {
         if !valid {
             entry.session.echo(&reply);
             entry.session.mismatch(reply.sender.sequence);
-            self.mismatched(from.ip(), now);
+            if let Some(heard) = self.heard.get_mut(entry.heard) {
+                heard.mismatched(now);
+            }
             return;
         }
         // All that a reply's TLVs say is whether they were understood: said once, their digest is not worth its time again.
@@ -225,7 +296,13 @@ impl Sessions {
         {
             entry.session.is_stateful();
         }
-        entry.session.reply(&reply, received, now);
+        if entry.session.reply(&reply, received, now) == Answer::First
+            && entry.session.asks_for_more(now)
+            && self.more.take(now)
+        {
+            let due = entry.session.send_more(now);
+            self.due.push(Reverse((due, entry.session.ssid())));
+        }
     }
 
     /// A datagram from a target that no session can read: the other end speaks in the other mode. It proves the wire, and
@@ -238,13 +315,9 @@ impl Sessions {
             && entry.target.authenticated
         {
             entry.session.mismatch(u32::MAX);
-            self.mismatched(from.ip(), now);
-        }
-    }
-
-    fn mismatched(&mut self, address: IpAddr, now: Duration) {
-        if let Some(heard) = self.heard.get_mut(&address) {
-            heard.mismatched(now);
+            if let Some(heard) = self.heard.get_mut(entry.heard) {
+                heard.mismatched(now);
+            }
         }
     }
 
@@ -267,7 +340,7 @@ impl Sessions {
             return;
         }
         let reflection = self.reflector.reflect(received, leaves, now, out);
-        let Some(heard) = self.heard.get_mut(&from.ip()) else { return };
+        let Some(heard) = self.heard_from(from.ip()) else { return };
         match reflection {
             Reflection::Ignored => {}
             Reflection::Mismatch => heard.mismatched(now),
@@ -297,8 +370,10 @@ impl Sessions {
 
     /// Of these addresses too much is lost on the way here, and of no others: their test packets say so from now on.
     pub fn losing(&mut self, addresses: &BTreeSet<IpAddr>) {
-        for (address, heard) in &mut self.heard {
-            heard.loses(addresses.contains(address));
+        for (address, at) in &self.heard_at {
+            if let Some(heard) = self.heard.get_mut(*at) {
+                heard.loses(addresses.contains(address));
+            }
         }
     }
 
@@ -315,16 +390,17 @@ impl Sessions {
         })
     }
 
-    /// Copies out what is known at `now`, in the order of peers and addresses.
-    pub fn look(&mut self, now: Duration) -> Vec<StampPath> {
+    /// Copies out what is known at `now`, in the order of peers and addresses; with delays where they are asked for.
+    pub fn look(&mut self, now: Duration, delays: bool) -> Vec<StampPath> {
         let mut paths: Vec<StampPath> = Vec::with_capacity(self.entries.len());
         for entry in self.entries.values_mut() {
             entry.session.advance(now);
             let target = &entry.target;
-            let mut path = blank(&target.peer, target.address, target.interval);
+            let mut path = blank(target.peer.clone(), target.address, target.interval);
             entry.session.look(now, &mut path);
+            path.delays = delays.then(|| entry.session.delays());
             path.last_refused = self.refused.get(&target.address).map(|at| now.saturating_sub(*at));
-            if let Some(heard) = self.heard.get(&target.address.ip()) {
+            if let Some(heard) = self.heard.get(entry.heard) {
                 heard.look(now, &mut path);
             }
             paths.push(path);

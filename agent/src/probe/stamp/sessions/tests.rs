@@ -51,7 +51,7 @@ impl Two {
     }
 
     fn look(&mut self, node: usize) -> StampPath {
-        self.nodes[node].look(self.now).pop().unwrap()
+        self.nodes[node].look(self.now, true).pop().unwrap()
     }
 }
 
@@ -123,7 +123,7 @@ fn a_refusal_is_the_session_s_that_it_quotes() {
             }
         }
         sessions.refused(&out, "10.9.9.9:862".parse().unwrap(), now);
-        let paths = sessions.look(now + Duration::from_secs(1));
+        let paths = sessions.look(now + Duration::from_secs(1), false);
         let refused: Vec<_> = paths.iter().map(|path| (path.refused, path.last_refused)).collect();
         let once = (1, Some(Duration::from_secs(1)));
         assert_eq!(refused, [once, (0, None), once], "{paths:?}");
@@ -152,10 +152,32 @@ fn a_reload_keeps_the_sessions_that_stay() {
     let mut changed = settings(ADDRESSES[1], None);
     changed.targets.push(Target { address: "[::1]:862".parse().unwrap(), ..changed.targets[0].clone() });
     two.nodes[0].reconfigure(&changed, two.now);
-    let paths = two.nodes[0].look(two.now);
+    let paths = two.nodes[0].look(two.now, false);
     assert_eq!(paths.iter().map(|path| path.sent).collect::<Vec<_>>(), [before, 0]);
     assert!(two.nodes[0].probes(true));
     changed.targets.clear();
     two.nodes[0].reconfigure(&changed, two.now);
-    assert!(two.nodes[0].look(two.now).is_empty() && two.nodes[0].due().is_none());
+    assert!(two.nodes[0].look(two.now, false).is_empty() && two.nodes[0].due().is_none());
+}
+
+#[test]
+fn what_hits_all_sessions_makes_some_send_more() {
+    let mut more = More::default();
+    let mut begun = |ms: u64| {
+        let now = Duration::from_millis(9_000 + ms);
+        (0..1000).filter(|_| more.take(now)).count()
+    };
+    assert_eq!((begun(0), begun(900), begun(1000), begun(1999)), (10, 0, 10, 0));
+}
+
+#[test]
+fn a_session_sends_more_where_one_is_missing() {
+    let mut two = Two::new([None, None]);
+    two.run(100, [true, true]);
+    let before = two.look(0).sent;
+    two.run(2, [false, true]);
+    two.run(20, [true, true]);
+    let sent = two.look(0).sent - before;
+    // Eleven or so, every second turn, where none is missing.
+    assert!(sent > 15, "{sent} in 1.1 s");
 }
