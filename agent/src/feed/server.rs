@@ -190,19 +190,23 @@ impl Server {
         Ok(Self { messages, stop, tasks, _socket: socket })
     }
 
-    /// Tells every reader of `/v1/watch`; never waits.
-    pub fn tell(&self, message: &Message) {
+    /// Tells every reader of `/v1/watch`; never waits. All are written before the first is said: a reader that wakes for it finds
+    /// the others too, and a hundred readers wake once and not once for each.
+    pub fn tell<'a>(&self, messages: impl IntoIterator<Item = &'a Message>) {
         // Who subscribes from now on takes the state after that, and this is in it.
         if self.messages.receiver_count() == 0 {
             return;
         }
-        let said = Said {
+        let said = |message: &Message| Said {
             sequence: message.stamp().sequence,
             is_news: !matches!(message, Message::Heartbeat { .. }),
             event: event(message),
         };
-        // No reader is no error.
-        let _ = self.messages.send(Arc::new(said));
+        let said: Vec<Arc<Said>> = messages.into_iter().map(|message| Arc::new(said(message))).collect();
+        for said in said {
+            // No reader is no error.
+            let _ = self.messages.send(said);
+        }
     }
 
     /// Ends all readers and the server.

@@ -85,7 +85,7 @@ impl Stage {
     /// Says more than the socket and the backlog can hold, with a rest after every so many messages.
     fn say_too_much(&self, rest_every: u64) {
         for sequence in 1..=20_000 {
-            self.server.tell(&Message::Heartbeat { stamp: stamp(sequence) });
+            self.server.tell([&Message::Heartbeat { stamp: stamp(sequence) }]);
             if sequence % rest_every == 0 {
                 std::thread::sleep(Duration::from_millis(5));
             }

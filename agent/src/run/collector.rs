@@ -43,8 +43,8 @@ enum Request {
 
 /// Where the collector's news go; none of these may wait.
 pub trait Listener: Send {
-    /// Something changed.
-    fn changed(&mut self, announcement: Announcement);
+    /// What changed in one look, in order.
+    fn changed(&mut self, announcements: Vec<Announcement>);
     /// Nothing changed for a second.
     fn unchanged(&mut self);
 }
@@ -232,9 +232,7 @@ impl<L: Listener> Work<L> {
         }
         let seen = self.collector.look(at.as_nanos() as u64);
         if let Some(seen) = self.failing.told("looks at the kernel", seen) {
-            for announcement in self.engine.absorb(&seen, late) {
-                self.listener.changed(announcement);
-            }
+            self.listener.changed(self.engine.absorb(&seen, late));
             if let Some(map) = &mut self.path_map {
                 map.publish(&self.engine, at);
             }
@@ -254,9 +252,7 @@ impl<L: Listener> Work<L> {
             if delays {
                 self.delays_at = at + DELAYS_EVERY;
             }
-            for announcement in self.engine.absorb_probes(prober.look(delays), at, late) {
-                self.listener.changed(announcement);
-            }
+            self.listener.changed(self.engine.absorb_probes(prober.look(delays), at, late));
             let losing = self.engine.losing();
             if losing != self.losing {
                 prober.losing(&losing);
@@ -277,9 +273,7 @@ impl<L: Listener> Work<L> {
     fn look_at_sockets(&mut self, at: Duration, late: Duration) {
         let sockets = self.collector.sockets(at.as_nanos() as u64);
         if let Some(sockets) = self.sockets_failing.told("looks at sockets", sockets) {
-            for announcement in self.engine.absorb_sockets(&sockets, at, late) {
-                self.listener.changed(announcement);
-            }
+            self.listener.changed(self.engine.absorb_sockets(&sockets, at, late));
             self.keep_if_due(at);
         }
     }

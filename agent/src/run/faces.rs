@@ -116,18 +116,21 @@ impl Told {
 }
 
 impl Listener for Told {
-    fn changed(&mut self, announcement: Announcement) {
-        if self.standard_output {
-            for line in plain(&announcement.message) {
-                if writeln!(std::io::stdout(), "{line}").is_err() {
-                    self.engine.count_lost_events(1);
+    fn changed(&mut self, announcements: Vec<Announcement>) {
+        // First those who act on it, and all of a look together.
+        self.server.tell(announcements.iter().map(|announcement| &announcement.message));
+        for announcement in &announcements {
+            if let Some(exporter) = &self.exporter {
+                exporter.event(events::of(announcement));
+            }
+            if self.standard_output {
+                for line in plain(&announcement.message) {
+                    if writeln!(std::io::stdout(), "{line}").is_err() {
+                        self.engine.count_lost_events(1);
+                    }
                 }
             }
         }
-        if let Some(exporter) = &self.exporter {
-            exporter.event(events::of(&announcement));
-        }
-        self.server.tell(&announcement.message);
     }
 
     fn unchanged(&mut self) {
@@ -135,6 +138,6 @@ impl Listener for Told {
             let facts = exporter.facts();
             self.engine.set_export(Some(facts.endpoint), facts.dropped, facts.last_error);
         }
-        self.server.tell(&self.engine.heartbeat(now()));
+        self.server.tell([&self.engine.heartbeat(now())]);
     }
 }
