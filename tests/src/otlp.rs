@@ -193,14 +193,15 @@ impl Collector {
         found
     }
 
-    /// All events it took, in order: the resource that said each, its name and its attributes.
-    pub fn events_by_resource(&self) -> Vec<(BTreeMap<String, String>, String, BTreeMap<String, String>)> {
+    /// All events of a name that it took, in order: attributes of the resource that said each, and its own.
+    pub fn events_by_resource(&self, name: &str) -> Vec<[BTreeMap<String, String>; 2]> {
         let mut found = Vec::new();
         for seen in self.taken("logs") {
             for of in list(&seen.body["resource_logs"]) {
                 for record in list(&of["scope_logs"]).iter().flat_map(|scope| list(&scope["log_records"])) {
-                    let name = record["event_name"].as_str().unwrap_or_default().to_owned();
-                    found.push((attributes(&of["resource"]), name, attributes(record)));
+                    if record["event_name"] == name {
+                        found.push([attributes(&of["resource"]), attributes(record)]);
+                    }
                 }
             }
         }

@@ -273,11 +273,9 @@ fn each_pod_speaks_for_itself_and_is_forgotten_when_it_goes() {
         drop(sockets);
     }
     eventually("it is over, and both were told", Duration::from_secs(120), || {
-        let events = node.collector.events_by_resource();
-        let of_conditions = events.iter().filter(|(_, name, _)| name == "graylag.condition.changed");
         let mut phases = Vec::new();
-        for (resource, _, attributes) in of_conditions {
-            assert_eq!(said_by(resource), first, "{attributes:?}");
+        for [resource, attributes] in node.collector.events_by_resource("graylag.condition.changed") {
+            assert_eq!(said_by(&resource), first, "{attributes:?}");
             phases.push(attributes["graylag.condition.to"].clone());
         }
         (phases.first()? == "raised" && phases.last()? == "cleared").then_some(())

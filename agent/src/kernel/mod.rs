@@ -348,7 +348,7 @@ impl Kernel {
             .map_err(|error| KernelError::Map { map: programs::SOCKET_MEDIA, error })
     }
 
-    /// All processes. Takes some 200 ns for each, and for each of their threads.
+    /// All processes. Takes some 400 ns for each of their threads.
     pub fn tasks(&mut self, visit: impl FnMut(&TaskRecord)) -> Result<(), KernelError> {
         self.pass(programs::TASKS, Scan::default(), visit).map(|_| ())
     }
