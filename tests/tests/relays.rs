@@ -31,7 +31,8 @@ fn agent(pair: &Pair) -> Agent {
 
 fn agent_that_learns(pair: &Pair, time: &str) -> Agent {
     let limits = "[limits]\nflows = 1024\npaths = 64";
-    let media = format!("[media]\ninterfaces = [\"eth0\"]\n{limits}\n[thresholds]\nrelay_learning = \"{time}\"");
+    let media =
+        format!("[media]\ninterfaces = [\"eth0\"]\n{limits}\n[thresholds]\nrelay_learning = \"{time}\"");
     Setup::watching(&[&pair.server]).inside(&pair.server).config(&media).start()
 }
 
@@ -208,7 +209,8 @@ fn a_part_of_a_relay_that_fails_is_found() {
     relays_media(&agent, "relay");
     thread::sleep(Duration::from_secs(22));
     assert_eq!(raised(&watch), Vec::<String>::new());
-    for (fault, how) in [("deaf", "part of it does not read"), ("half", "part of it reads and does not send")] {
+    for (fault, how) in [("deaf", "part of it does not read"), ("half", "part of it reads and does not send")]
+    {
         relay.tell(fault);
         let condition = eventually(fault, SOON, || {
             agent.conditions().into_iter().find(|condition| condition.name == "relay_stall")

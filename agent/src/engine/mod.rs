@@ -28,8 +28,8 @@ use crate::{
     collect::Observation,
     health::{self, Change, Judge},
     model::{
-        AddressTarget, Blame, Condition, ConditionKey, Leg, Path, PathReport, Pod, ReflectorCounts, StampPath,
-        Target, Transition,
+        AddressTarget, Blame, Condition, ConditionKey, Leg, Path, PathReport, Pod, ReflectorCounts,
+        StampPath, Target, Transition,
         avoid::{Avoid, Avoided, AvoidedStatus},
         status::{AttributionStatus, MapStatus, Message, NodeStatus, SCHEMA, Stamp, Status},
     },

@@ -265,7 +265,9 @@ impl RelayStall {
         let missing = 1.0 - (sent as f64 / usual).min(1.0);
         let how = match self.cause {
             Some(Cause::NotReading) => "they wait in its receive queues: it does not read",
-            Some(Cause::Part(Part::NotReading)) => "what is missing waits in its receive queues: part of it does not read",
+            Some(Cause::Part(Part::NotReading)) => {
+                "what is missing waits in its receive queues: part of it does not read"
+            }
             Some(Cause::Part(Part::NotSending)) => "part of it reads and does not send",
             Some(Cause::NotSending) | None => "it reads and does not send",
         };
@@ -437,7 +439,10 @@ mod tests {
         let found = (1..20).find(|i| relay.look(50, 38, i * 12 * 768, 10) == Phase::Raised);
         assert!(found.is_some_and(|looks| looks <= 10), "{found:?}");
         assert!(relay.detector.verdict().text.contains("part of it does not read"));
-        assert!((0..600).all(|_| relay.look(50, 38, 212_992, 10) == Phase::Raised), "it stands while it lasts");
+        assert!(
+            (0..600).all(|_| relay.look(50, 38, 212_992, 10) == Phase::Raised),
+            "it stands while it lasts"
+        );
         let after = (0..30).position(|_| relay.look(50, 50, 0, 10) == Phase::Cleared);
         assert!(after.is_some_and(|looks| looks < 12), "{after:?}");
     }

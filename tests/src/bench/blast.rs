@@ -56,7 +56,8 @@ impl Way {
     /// Nanoseconds of this thread a datagram.
     fn measure(&mut self) -> f64 {
         let mut buffer = [0; 2048];
-        let packets: Vec<_> = (0..BURST * BURSTS).map(|i| self.stream.packet((self.number + i) as u64)).collect();
+        let packets: Vec<_> =
+            (0..BURST * BURSTS).map(|i| self.stream.packet((self.number + i) as u64)).collect();
         self.number += packets.len();
         let before = processor_time();
         for burst in packets.chunks(BURST) {
@@ -103,7 +104,8 @@ fn beside(
 /// Runs this part.
 pub fn run(options: &Options) -> Section {
     let mut section = Section::default();
-    measure(options, &mut section).unwrap_or_else(|error| section.remark(format!("Not measured: {error:#}.")));
+    measure(options, &mut section)
+        .unwrap_or_else(|error| section.remark(format!("Not measured: {error:#}.")));
     section
 }
 
@@ -142,15 +144,19 @@ fn measure(options: &Options, section: &mut Section) -> Result<()> {
     let flow = trial.descriptor(FlowProgram::Ingress)?;
     let found = beside(&mut way, rounds, || Ok(vec![at_interface(flow)?]))?;
     row("the flow program at the interface", found);
-    let found = beside(&mut way, rounds, || Ok(vec![attach(pass.as_fd(), Place::CgroupIn(cgroup.as_fd()))?]))?;
+    let found =
+        beside(&mut way, rounds, || Ok(vec![attach(pass.as_fd(), Place::CgroupIn(cgroup.as_fd()))?]))?;
     row("an empty program at the cgroup, in", found);
-    let found = beside(&mut way, rounds, || Ok(vec![attach(pass.as_fd(), Place::CgroupOut(cgroup.as_fd()))?]))?;
+    let found =
+        beside(&mut way, rounds, || Ok(vec![attach(pass.as_fd(), Place::CgroupOut(cgroup.as_fd()))?]))?;
     row("an empty program at the cgroup, out", found);
     // It starts too slowly for that many changes.
     let mut agents = Vec::new();
     let mut bare = Vec::new();
     for _ in 0..options.number(9, 2) {
-        let times = |way: &mut Way| -> Option<Spread> { Spread::of(&(0..15).map(|_| way.measure()).collect::<Vec<_>>()) };
+        let times = |way: &mut Way| -> Option<Spread> {
+            Spread::of(&(0..15).map(|_| way.measure()).collect::<Vec<_>>())
+        };
         let without = times(&mut way).context("none")?.median;
         let agent = Setup::default().inside(&pair.server).config("[media]\ninterfaces = [\"eth0\"]").start();
         thread::sleep(Duration::from_millis(1500));

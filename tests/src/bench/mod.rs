@@ -47,7 +47,7 @@ struct Part {
     run: fn(&Options) -> Section,
 }
 
-const PARTS: [Part; 7] = [
+const PARTS: [Part; 8] = [
     Part {
         name: "programs",
         about: "run time of each kernel program, and of all of them per TCP connection",
@@ -63,7 +63,11 @@ const PARTS: [Part; 7] = [
         about: "connections, requests and bytes a second with the agent and without",
         run: throughput::run,
     },
-    Part { name: "blast", about: "processor time of a datagram, sent and received, by what is attached", run: blast::run },
+    Part {
+        name: "blast",
+        about: "processor time of a datagram, sent and received, by what is attached",
+        run: blast::run,
+    },
     Part {
         name: "footprint",
         about: "the agent's share of a core, its memory, the time of a look",
