@@ -65,7 +65,7 @@ struct Node {
     names: Names,
     pods: Vec<Pod>,
     servers: Vec<Echo>,
-    node: Host,
+    own: Host,
     peer: Host,
     collector: Collector,
     directory: Directory,
@@ -76,19 +76,19 @@ fn server(pod: u8) -> IpAddr {
     Ipv4Addr::new(10, 78, pod, 1).into()
 }
 
-fn own(pod: u8) -> IpAddr {
+fn address(pod: u8) -> IpAddr {
     Ipv4Addr::new(10, 78, pod, 2).into()
 }
 
 impl Node {
     /// `paths` are the cgroups of each pod: the first that of its sandbox, whose process is called `pause`.
     fn new(names: Names, paths: &[Vec<String>]) -> Self {
-        let (node, peer, directory, cgroups) =
+        let (own, peer, directory, cgroups) =
             (Host::new(), Host::new(), Directory::new(), Cgroups::new(&names.test.to_string()));
         let (mut pods, mut servers) = (Vec::new(), Vec::new());
         for (i, paths) in paths.iter().enumerate() {
             let (host, number) = (Host::new(), i as u8);
-            link((&peer, &format!("eth{i}"), server(number)), (&host, "eth0", own(number)));
+            link((&peer, &format!("eth{i}"), server(number)), (&host, "eth0", address(number)));
             let mut cgroup = PathBuf::new();
             let mut processes = Vec::new();
             for (j, path) in paths.iter().enumerate() {
@@ -98,15 +98,15 @@ impl Node {
             servers.push(Echo::on(listen(&peer, server(number), PORT, 128)));
             pods.push(Pod { processes, cgroup, host });
         }
-        let collector = Collector::start(&node, Protocol::Grpc, COLLECTOR);
-        Self { names, pods, servers, node, peer, collector, directory, _cgroups: cgroups }
+        let collector = Collector::start(&own, Protocol::Grpc, COLLECTOR);
+        Self { names, pods, servers, own, peer, collector, directory, _cgroups: cgroups }
     }
 
     fn agent(&self, config: &str) -> Setup {
         let mut watched: Vec<&Host> = self.pods.iter().map(|pod| &pod.host).collect();
-        watched.push(&self.node);
+        watched.push(&self.own);
         Setup::watching(&watched)
-            .inside(&self.node)
+            .inside(&self.own)
             .alone()
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://127.0.0.1:{COLLECTOR}"))
             .env("OTEL_EXPORTER_OTLP_PROTOCOL", Protocol::Grpc.name())
@@ -146,7 +146,7 @@ impl Node {
     }
 
     fn socket(&self) -> String {
-        format!("[attribution]\ncri_socket = {:?}", self.directory.path().join("cri.sock"))
+        format!("[attribution]\ncri_socket = \"{}\"", self.directory.path().join("cri.sock").display())
     }
 
     fn runtime(&self, hangs: bool) -> Runtime {
@@ -180,46 +180,8 @@ fn failures(agent: &Agent, source: &str) -> f64 {
     agent.scrape().sum("graylag.agent.attribution.failed", &[("graylag.attribution.source", source)])
 }
 
-#[test]
-fn each_pod_speaks_for_itself_and_is_forgotten_when_it_goes() {
-    let names = Names { test: 1 };
-    let mut node = Node::new(names, &names.pods());
-    let runtime = node.runtime(false);
-    let agent = node.agent(&node.socket()).start();
-    node.work(0, 7);
-    node.work(1, 11);
-    let (first, second) = (
-        format!(
-            "container.id={} k8s.container.name=web k8s.namespace.name=shop k8s.node.name=n1 k8s.pod.name=web-0 k8s.pod.uid={} {}",
-            names.container(11),
-            names.uid(1),
-            instance(&names.uid(1))
-        ),
-        format!(
-            "k8s.namespace.name=shop k8s.node.name=n1 k8s.pod.name=api-7f k8s.pod.uid={} {}",
-            names.uid(2),
-            instance(&names.uid(2))
-        ),
-    );
-    node.until_established(&[
-        (first.clone(), &[("10.78.0.1 client", 7)]),
-        (second.clone(), &[("10.78.1.1 client", 11)]),
-    ]);
-    // A server's half, and what comes later.
-    let echo = Echo::on(listen(&node.pods[0].host, own(0), PORT, 128));
-    node.peer.run(|| {
-        for _ in 0..5 {
-            std::net::TcpStream::connect(at(own(0), PORT)).expect("a connection");
-        }
-    });
-    node.work(1, 4);
-    node.until_established(&[
-        (first.clone(), &[("10.78.0.0/24 server", 5), ("10.78.0.1 client", 7)]),
-        (second.clone(), &[("10.78.1.1 client", 15)]),
-    ]);
-    drop(echo);
-
-    // One resource each, whose points have no word of the pod, and the node's own are not theirs.
+/// Points have no word of a pod, one request has each resource once, and what is the node's is said by the node.
+fn one_resource_each(node: &Node) {
     let points = node.collector.points_by_resource("graylag.tcp.handshake.count");
     for (resource, point) in &points {
         assert_eq!(resource.get("host.name").map(String::as_str), Some("n1"), "{resource:?}");
@@ -247,6 +209,68 @@ fn each_pod_speaks_for_itself_and_is_forgotten_when_it_goes() {
         once.dedup();
         assert_eq!(once.len(), said.len(), "one ResourceMetrics for each: {said:?}");
     }
+}
+
+/// What happens to one pod only is told by that one, from beginning to end.
+fn what_happens_to_one_pod_is_told_by_it(node: &Node, agent: &Agent, pod: &str) {
+    {
+        let nft = Nft::new(&node.peer);
+        nft.rule("syn", &format!("ip saddr {} tcp flags syn / syn,ack", address(0)), "drop");
+        let sockets: Vec<_> = (0..20).map(|_| begin(&node.pods[0].host, server(0), PORT)).collect();
+        eventually("the stall is found", SOON, || (!agent.conditions().is_empty()).then_some(()));
+        assert_eq!(agent.conditions()[0].pod.as_ref().and_then(|pod| pod.name.clone()), Some("web-0".into()));
+        drop(sockets);
+    }
+    eventually("it is over, and both were told", Duration::from_secs(120), || {
+        let mut phases = Vec::new();
+        for [resource, attributes] in node.collector.events_by_resource("graylag.condition.changed") {
+            assert_eq!(said_by(&resource), pod, "{attributes:?}");
+            phases.push(attributes["graylag.condition.to"].clone());
+        }
+        (phases.first()? == "raised" && phases.last()? == "cleared").then_some(())
+    });
+}
+
+#[test]
+fn each_pod_speaks_for_itself_and_is_forgotten_when_it_goes() {
+    let names = Names { test: 1 };
+    let mut node = Node::new(names, &names.pods());
+    let runtime = node.runtime(false);
+    let agent = node.agent(&node.socket()).start();
+    node.work(0, 7);
+    node.work(1, 11);
+    let (first, second) = (
+        format!(
+            "container.id={} k8s.container.name=web k8s.namespace.name=shop k8s.node.name=n1 k8s.pod.name=web-0 k8s.pod.uid={} {}",
+            names.container(11),
+            names.uid(1),
+            instance(&names.uid(1))
+        ),
+        format!(
+            "k8s.namespace.name=shop k8s.node.name=n1 k8s.pod.name=api-7f k8s.pod.uid={} {}",
+            names.uid(2),
+            instance(&names.uid(2))
+        ),
+    );
+    node.until_established(&[
+        (first.clone(), &[("10.78.0.1 client", 7)]),
+        (second.clone(), &[("10.78.1.1 client", 11)]),
+    ]);
+    // A server's half, and what comes later.
+    let echo = Echo::on(listen(&node.pods[0].host, address(0), PORT, 128));
+    node.peer.run(|| {
+        for _ in 0..5 {
+            std::net::TcpStream::connect(at(address(0), PORT)).expect("a connection");
+        }
+    });
+    node.work(1, 4);
+    node.until_established(&[
+        (first.clone(), &[("10.78.0.0/24 server", 5), ("10.78.0.1 client", 7)]),
+        (second.clone(), &[("10.78.1.1 client", 15)]),
+    ]);
+    drop(echo);
+
+    one_resource_each(&node);
     assert_eq!(runtime.calls() % 2, 0, "two calls each time");
     assert!(runtime.calls() <= 12, "{} calls", runtime.calls());
 
@@ -263,23 +287,7 @@ fn each_pod_speaks_for_itself_and_is_forgotten_when_it_goes() {
     assert!(peers.contains(&"10.78.0.1") && peers.contains(&"10.78.1.1"), "{peers:?}");
     assert_eq!(failures(&agent, "cri").to_bits(), 0f64.to_bits());
 
-    // What happens to one pod only is told by that one, from beginning to end.
-    {
-        let nft = Nft::new(&node.peer);
-        nft.rule("syn", &format!("ip saddr {} tcp flags syn / syn,ack", own(0)), "drop");
-        let sockets: Vec<_> = (0..20).map(|_| begin(&node.pods[0].host, server(0), PORT)).collect();
-        eventually("the stall is found", SOON, || (!agent.conditions().is_empty()).then_some(()));
-        assert_eq!(agent.conditions()[0].pod.as_ref().and_then(|pod| pod.name.clone()), Some("web-0".into()));
-        drop(sockets);
-    }
-    eventually("it is over, and both were told", Duration::from_secs(120), || {
-        let mut phases = Vec::new();
-        for [resource, attributes] in node.collector.events_by_resource("graylag.condition.changed") {
-            assert_eq!(said_by(&resource), first, "{attributes:?}");
-            phases.push(attributes["graylag.condition.to"].clone());
-        }
-        (phases.first()? == "raised" && phases.last()? == "cleared").then_some(())
-    });
+    what_happens_to_one_pod_is_told_by_it(&node, &agent, &first);
 
     // It goes: its series end, and nobody speaks of it any more.
     let gone = node.pods.remove(0);
@@ -302,10 +310,10 @@ fn each_pod_speaks_for_itself_and_is_forgotten_when_it_goes() {
 
 #[test]
 fn without_the_runtime_there_are_uid_and_container_whatever_capabilities_it_has() {
-    let names = Names { test: 2 };
-    let node = Node::new(names, &names.pods());
     // As the DaemonSet has it: user 0 with three capabilities.
     const DAEMON_SET: &str = "-all,+cap_39,+cap_38,+cap_12";
+    let names = Names { test: 2 };
+    let node = Node::new(names, &names.pods());
     let setup = node.agent(&node.socket()).through(&[
         "setpriv",
         &format!("--bounding-set={DAEMON_SET}"),
@@ -347,7 +355,8 @@ fn a_runtime_that_hangs_delays_nobody() {
     node.work(0, 3);
     eventually("the runtime is asked", SOON, || (runtime.calls() > 0).then_some(()));
     // It is being waited for, or was just given up: rounds of metrics come all the same, and looks are not late.
-    let rounds = || node.collector.points("graylag.agent.coverage").iter().map(|point| point.time()).max();
+    let rounds =
+        || node.collector.points("graylag.agent.coverage").iter().map(graylag_tests::otlp::Point::time).max();
     for _ in 0..3 {
         let before = rounds();
         eventually("another round", SOON, || (rounds() > before).then_some(()));
