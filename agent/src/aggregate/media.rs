@@ -73,10 +73,11 @@ impl Told {
         Self { lost: missed.saturating_sub(late), bursts: quality.bursts.map(known) }
     }
 
-    /// What both have.
-    fn both(self, other: Self) -> Self {
-        let bursts = std::array::from_fn(|i| self.bursts[i].min(other.bursts[i]));
-        Self { lost: self.lost.min(other.lost), bursts }
+    /// What was missed by the look before and has not come by now; of bursts, what both looks have.
+    fn since(before: &Quality, now: &Quality) -> Self {
+        let (was, is) = (Self::of(before), Self::of(now));
+        let lost = before.trouble[Event::Missed as usize].saturating_sub(now.trouble[Event::Late as usize]);
+        Self { lost, bursts: std::array::from_fn(|i| was.bursts[i].min(is.bursts[i])) }
     }
 
     /// Tells what is new; what that is.
@@ -220,9 +221,8 @@ impl Baseline {
         let (before, was) = (&self.traffic, &self.quality);
         let trouble =
             |event: Event| quality.trouble[event as usize].saturating_sub(was.trouble[event as usize]);
-        let there = Told::of(quality);
-        let judged = self.judged.tell(there);
-        let published = self.published.tell(there.both(Told::of(was)));
+        let judged = self.judged.tell(Told::of(quality));
+        let published = self.published.tell(Told::since(was, quality));
         let mut counts = MediaCounts {
             bytes: now.bytes - before.bytes,
             datagrams: std::array::from_fn(|i| now.packets[i] - before.packets[i]),
