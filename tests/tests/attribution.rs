@@ -308,6 +308,12 @@ fn each_pod_speaks_for_itself_and_is_forgotten_when_it_goes() {
     agent.until(SOON, &1.0, |scrape| scrape.sum("graylag.agent.pod.count", &[]));
 }
 
+/// The resource of the pod that has one container, by its cgroup alone.
+fn without_names(names: Names) -> String {
+    let (container, uid) = (names.container(11), names.uid(1));
+    format!("container.id={container} k8s.node.name=n1 k8s.pod.uid={uid} {}", instance(&uid))
+}
+
 #[test]
 fn without_the_runtime_there_are_uid_and_container_whatever_capabilities_it_has() {
     // As the DaemonSet has it: user 0 with three capabilities.
@@ -324,15 +330,7 @@ fn without_the_runtime_there_are_uid_and_container_whatever_capabilities_it_has(
     node.work(0, 3);
     node.work(1, 5);
     node.until_established(&[
-        (
-            format!(
-                "container.id={} k8s.node.name=n1 k8s.pod.uid={} {}",
-                names.container(11),
-                names.uid(1),
-                instance(&names.uid(1))
-            ),
-            &[("10.78.0.1 client", 3)],
-        ),
+        (without_names(names), &[("10.78.0.1 client", 3)]),
         (
             format!("k8s.node.name=n1 k8s.pod.uid={} {}", names.uid(2), instance(&names.uid(2))),
             &[("10.78.1.1 client", 5)],
@@ -361,15 +359,7 @@ fn a_runtime_that_hangs_delays_nobody() {
         let before = rounds();
         eventually("another round", SOON, || (rounds() > before).then_some(()));
     }
-    node.until_established(&[(
-        format!(
-            "container.id={} k8s.node.name=n1 k8s.pod.uid={} {}",
-            names.container(11),
-            names.uid(1),
-            instance(&names.uid(1))
-        ),
-        &[("10.78.0.1 client", 3)],
-    )]);
+    node.until_established(&[(without_names(names), &[("10.78.0.1 client", 3)])]);
     assert!(failures(&agent, "cri") >= 1.0);
     let source = agent.status().agent.attribution.unwrap().source;
     assert!(source.starts_with("cgroups; ") && source.ends_with("no answer within 2s"), "{source}");

@@ -112,14 +112,15 @@ impl Bytes for Packet {
 }
 
 impl Packet {
-    /// Reads to where the bytes shall stay; zeros where they are not there.
+    /// Reads to where the bytes shall stay; false, and zeros, where they are not there.
     #[inline(always)]
-    pub fn read_to<const N: usize>(self, at: u32, to: &mut [u8; N]) {
-        match Linear(self).read(at) {
-            Some(found) => *to = found,
-            // The helper clears what it cannot fill.
-            None => _ = self.copy(at, to.as_mut_ptr(), N as u32),
+    pub fn read_to<const N: usize>(self, at: u32, to: &mut [u8; N]) -> bool {
+        if let Some(found) = Linear(self).read(at) {
+            *to = found;
+            return true;
         }
+        // The helper clears what it cannot fill.
+        self.copy(at, to.as_mut_ptr(), N as u32)
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
     datagram::Datagram,
     maps as counters,
     media_maps::{self as maps, SCRATCH_BYTES},
-    packet::{Copied, Linear, Packet},
+    packet::{Copied, Packet},
     table::STREAM_TABLE,
 };
 
@@ -183,12 +183,7 @@ impl Walk<'_> {
                 let Some([a, b]) = Copied(self.packet).read(self.at) else { return false };
                 datagram.channel = be16(a, b);
             }
-            let at = self.at + CHANNEL_HEADER;
-            let Some(head) = Linear(self.packet).read(at) else {
-                return self.packet.copy(at, datagram.head.as_mut_ptr(), HEAD as u32);
-            };
-            datagram.head = head;
-            return true;
+            return self.packet.read_to(self.at + CHANNEL_HEADER, &mut datagram.head);
         }
         if self.at + HEADERS > self.copied_to {
             let Some(length) = maps::fill_scratch(self.scratch, self.packet, self.at, end - self.at) else {

@@ -12,10 +12,8 @@ impl Aggregator {
     }
 
     /// Somebody will tell who is whose: `limit` pods are told apart, on a node that publishes so many `subjects`.
-    pub fn expect_pods(&mut self, settings: Option<(usize, usize)>) {
-        if let Some((limit, subjects)) = settings {
-            self.pods.expect(limit, subjects);
-        }
+    pub fn expect_pods(&mut self, limit: usize, subjects: usize) {
+        self.pods.expect(limit, subjects);
     }
 
     /// Takes who is whose, at `at`.

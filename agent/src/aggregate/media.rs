@@ -323,6 +323,19 @@ mod tests {
         assert_eq!(ticks[0].counts.packets, 0);
     }
 
+    /// At each look some packets are on their way, and never the same.
+    #[test]
+    fn what_is_on_its_way_at_each_of_two_looks_was_never_published_as_lost() {
+        let (mut media, naming) = (Media::new(10, Duration::ZERO), Naming::default());
+        for (look, missed, late) in [(1, 3, 0), (2, 5, 3), (3, 9, 5), (4, 9, 9), (5, 9, 9)] {
+            let mut path = path(1, 100 * look, 100 * look - missed, missed, look);
+            path.quality[Direction::Receive as usize].trouble[Event::Late as usize] = late;
+            media.absorb(&[path], &naming, seconds(look), seconds(look - 1));
+            let (_, series) = media.series().iter().next().unwrap();
+            assert_eq!(series.totals.lost, 0, "look {look}");
+        }
+    }
+
     #[test]
     fn what_came_late_after_all_is_taken_back_from_what_is_lost_next() {
         let (mut media, naming) = (Media::new(10, Duration::ZERO), Naming::default());

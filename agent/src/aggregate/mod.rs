@@ -167,7 +167,9 @@ impl Aggregator {
         self.listeners.set_limit(limit);
         self.media.set_limit(2 * limit);
         self.relays.set_limit(limit);
-        self.expect_pods(pods);
+        if let Some((limit, subjects)) = pods {
+            self.expect_pods(limit, subjects);
+        }
         self.absorb(seen, Duration::ZERO, &Troubled::default());
         self.absorb_sockets(sockets, Duration::from_nanos(seen.at_ns));
         // What says how much of all was seen begins anew, with the agent that says it.

@@ -128,8 +128,7 @@ impl Pods {
 
     /// Whether something is not known to be the host's: then totals have to be taken apart.
     pub fn is_apart(&self, owner: Owner) -> bool {
-        let nobodys = matches!(owner, Owner::Namespace(0) | Owner::Process(0));
-        !nobodys && self.places.as_ref().is_some_and(|places| places.get(owner) != Some(None))
+        !owner.is_nobody() && self.places.as_ref().is_some_and(|places| places.get(owner) != Some(None))
     }
 
     /// Whether totals have been taken apart.
@@ -250,10 +249,9 @@ impl Pods {
     /// Where something of an owner is counted; nothing while everything is the host's.
     fn of(&mut self, owner: Owner, at: Duration) -> Option<Place<'_>> {
         self.host.as_ref()?;
-        let nobodys = matches!(owner, Owner::Namespace(0) | Owner::Process(0));
         let places = self.places.as_ref()?;
         match places.get(owner) {
-            _ if nobodys => {}
+            _ if owner.is_nobody() => {}
             Some(None) => {}
             Some(Some(pod)) => {
                 let pod = Arc::clone(pod);

@@ -12,6 +12,8 @@ use std::{
 
 use tonic::transport::{Channel, Endpoint};
 
+use crate::model::with_causes;
+
 /// Both calls, connection included.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 /// The most that an answer may take up; what the kubelet allows.
@@ -139,27 +141,16 @@ impl Cri {
 
     async fn call<R: prost::Message + Default + 'static>(&self, method: &'static str) -> Result<R, String> {
         let mut client = tonic::client::Grpc::new(self.channel.clone()).max_decoding_message_size(LARGEST);
-        client.ready().await.map_err(|error| chain(&error))?;
+        client.ready().await.map_err(|error| with_causes(&error))?;
         let codec = tonic_prost::ProstCodec::<messages::ListRequest, R>::default();
         let request = tonic::Request::new(messages::ListRequest {});
         let answer = client.unary(request, http::uri::PathAndQuery::from_static(method), codec).await;
         answer.map(tonic::Response::into_inner).map_err(|status| {
             // A connection that could not be made comes as a status, with its cause.
-            let cause = std::error::Error::source(&status).map(chain);
+            let cause = std::error::Error::source(&status).map(with_causes);
             cause.unwrap_or_else(|| format!("{:?}: {}", status.code(), status.message()))
         })
     }
-}
-
-/// An error and what caused it; libraries keep the reason for the last.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 fn names(sandboxes: messages::Sandboxes, containers: messages::Containers) -> Names {

@@ -27,7 +27,7 @@ impl Engine {
     /// Somebody will tell whose each namespace is: at most `limit` pods are told apart, on a node that publishes so many
     /// `subjects`.
     pub fn expect_pods(&self, limit: usize, subjects: usize) {
-        self.lock().aggregator.expect_pods(Some((limit, subjects)));
+        self.lock().aggregator.expect_pods(limit, subjects);
     }
 
     /// Of what has to be asked whose it is.

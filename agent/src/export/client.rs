@@ -24,6 +24,7 @@ use tonic::{
 use tonic_types::StatusExt;
 
 use super::settings::{Protocol, Target, Tls};
+use crate::model::with_causes;
 
 /// What graylag calls itself.
 const AGENT: &str = concat!("graylag/", env!("CARGO_PKG_VERSION"));
@@ -115,8 +116,12 @@ impl Client {
         // The first one wins; it is the same for both signals.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let transport = match target.protocol {
-            Protocol::Grpc => channel(target).map(Transport::Grpc).map_err(|error| failed(chain(&error)))?,
-            Protocol::Http => http(target).map(Transport::Http).map_err(|error| failed(chain(&error)))?,
+            Protocol::Grpc => {
+                channel(target).map(Transport::Grpc).map_err(|error| failed(with_causes(&error)))?
+            }
+            Protocol::Http => {
+                http(target).map(Transport::Http).map_err(|error| failed(with_causes(&error)))?
+            }
         };
         Ok(Self { transport, target: target.clone() })
     }
@@ -142,7 +147,7 @@ impl Client {
         }
         let mut request = tonic::Request::new(message);
         *request.metadata_mut() = MetadataMap::from_headers(self.headers());
-        client.ready().await.map_err(|error| Failure::Retry { reason: chain(&error), after: None })?;
+        client.ready().await.map_err(|error| Failure::Retry { reason: with_causes(&error), after: None })?;
         let codec = tonic_prost::ProstCodec::<R, R::Response>::default();
         let answer = client.unary(request, PathAndQuery::from_static(R::METHOD), codec).await;
         answer.map(|answer| R::accepted(answer.into_inner())).map_err(|status| of_status(&status))
@@ -162,7 +167,7 @@ impl Client {
         }
         let request = client.post(self.target.endpoint.to_string()).headers(headers).body(body);
         let transient =
-            |error: reqwest::Error| Failure::Retry { reason: chain(&error.without_url()), after: None };
+            |error: reqwest::Error| Failure::Retry { reason: with_causes(&error.without_url()), after: None };
         let answer = request.send().await.map_err(transient)?;
         let (status, retry_after) = (answer.status(), answer.headers().get(RETRY_AFTER).cloned());
         let bytes = beginning(answer).await.map_err(transient)?;
@@ -270,20 +275,6 @@ fn said(message: &str) -> String {
     let clean: String =
         message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MOST_SAID).collect();
     clean.trim().to_owned()
-}
-
-/// An error and what caused it; libraries keep the reason for the last.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let more = cause.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ const SCATTER_HALF_LIFE: Duration = Duration::from_secs(30);
 const FALL_HALF_LIFE: Duration = Duration::from_secs(3600);
 /// The share is smoothed over this long before its depth is learned.
 const SMOOTH: Duration = Duration::from_millis(700);
-/// Log-likelihood ratio: a million blocks to a false alarm, if they are as likely as they look.
+/// Log-likelihood ratio: e^20, some 5·10^8 blocks to a false alarm, were they as independent as the test takes them to be.
 const THRESHOLD: f64 = 20.0;
 /// No block brings more than this: at least four of them have to agree.
 const MOST_GAIN: f64 = THRESHOLD / 4.0;
@@ -80,11 +80,15 @@ pub enum Part {
 
 /// Packets over a time.
 #[derive(Clone, Copy, Debug, Default)]
-struct Sum {
-    age: Duration,
-    received: u64,
-    sent: u64,
-    dropped: u64,
+pub struct Sum {
+    /// How long.
+    pub age: Duration,
+    /// Packets taken in.
+    pub received: u64,
+    /// Packets put out.
+    pub sent: u64,
+    /// Datagrams that found no room.
+    pub dropped: u64,
 }
 
 impl Sum {
@@ -117,17 +121,6 @@ pub struct Collapse {
     fall: Option<Fall>,
     low: bool,
     lasted: Duration,
-}
-
-/// A fall, to be told.
-#[derive(Clone, Copy, Debug)]
-pub struct Fallen {
-    /// Packets taken in since it began,
-    pub received: u64,
-    /// and put out.
-    pub sent: u64,
-    /// For how long.
-    pub age: Duration,
 }
 
 impl Collapse {
@@ -237,9 +230,9 @@ impl Collapse {
         self.fall.is_some_and(|fall| fall.sum.age < YOUNG)
     }
 
-    /// The fall under way.
-    pub fn fallen(&self) -> Option<Fallen> {
-        self.fall.map(|fall| Fallen { received: fall.sum.received, sent: fall.sum.sent, age: fall.sum.age })
+    /// What there was since the fall under way began.
+    pub fn fallen(&self) -> Option<Sum> {
+        self.fall.map(|fall| fall.sum)
     }
 
     /// Forgets the fall under way: nothing at all is put out, which is another matter.

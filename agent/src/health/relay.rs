@@ -364,13 +364,17 @@ mod tests {
     }
 
     impl Relay {
-        /// One that has relayed for a while, at 500 packets a second from 10 sources.
-        fn known(seconds: u64) -> Self {
-            let mut relay = Self {
+        fn new() -> Self {
+            Self {
                 detector: RelayStall::default(),
                 settings: Settings::default(),
                 at: Duration::from_secs(1000),
-            };
+            }
+        }
+
+        /// One that has relayed for a while, at 500 packets a second from 10 sources.
+        fn known(seconds: u64) -> Self {
+            let mut relay = Self::new();
             for _ in 0..10 * seconds {
                 relay.look(50, 50, 0, 10);
             }
@@ -415,11 +419,7 @@ mod tests {
 
     #[test]
     fn one_that_only_takes_in_is_no_relay() {
-        let mut recorder = Relay {
-            detector: RelayStall::default(),
-            settings: Settings::default(),
-            at: Duration::from_secs(1000),
-        };
+        let mut recorder = Relay::new();
         assert!((0..1000).all(|_| recorder.look(50, 0, 0, 10) == Phase::Cleared));
     }
 
@@ -462,11 +462,7 @@ mod tests {
 
     #[test]
     fn one_call_of_two_that_is_no_longer_relayed_is_no_collapse() {
-        let mut relay = Relay {
-            detector: RelayStall::default(),
-            settings: Settings::default(),
-            at: Duration::from_secs(1000),
-        };
+        let mut relay = Relay::new();
         (0..6100).for_each(|_| _ = relay.look(20, 20, 0, 4));
         assert!((0..300).all(|_| relay.look(20, 10, 0, 4) == Phase::Cleared));
     }

@@ -19,6 +19,7 @@ mod pin;
 pub mod privileges;
 pub mod programs;
 pub mod settings;
+mod signal;
 pub mod trial;
 mod verify;
 

@@ -2,6 +2,7 @@
 
 mod activation;
 pub mod avoid;
+mod cause;
 mod condition;
 mod distribution;
 pub mod drops;
@@ -17,6 +18,7 @@ mod subject;
 mod tick;
 
 pub use activation::{ActivationCounts, ActivationTick, DecidedSession, MediaOutcome, MediaStage};
+pub use cause::with_causes;
 pub use condition::{
     Blame, Condition, ConditionKey, ConditionName, Evidence, Interval, Phase, Target, Transition,
 };

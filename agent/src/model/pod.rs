@@ -72,6 +72,13 @@ pub enum Owner {
     Process(u32),
 }
 
+impl Owner {
+    /// Whether it stands for what belongs to no namespace and no process.
+    pub const fn is_nobody(self) -> bool {
+        matches!(self, Self::Namespace(0) | Self::Process(0))
+    }
+}
+
 /// Who is whose, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Places(BTreeMap<Owner, Option<Arc<Pod>>>);

@@ -5,7 +5,7 @@
 //! attached changes every few milliseconds, each thing beside nothing, so that both see the same machine.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     net::{SocketAddr, UdpSocket},
     os::fd::{AsFd, OwnedFd},
     thread,
@@ -27,6 +27,7 @@ use super::{Options, Section, Spread, Table, empty, sample::Figure};
 use crate::{
     agent::Setup,
     net::{Pair, address},
+    pods::cgroup_root,
     rtp::Stream,
     syscall::{Kind, Place, attach, load},
     udp,
@@ -115,10 +116,7 @@ fn measure(options: &Options, section: &mut Section) -> Result<()> {
     let rounds = options.number(201, 11);
     let config = Config::parse("[media]\ninterfaces = [\"*\"]\n", None)?;
     let trial = Trial::new(&kernel_settings(&config)?)?;
-    let mounts = fs::read_to_string("/proc/self/mounts")?;
-    let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    let root = mounts.find(|mount| mount.get(2) == Some(&"cgroup2")).context("no cgroup2")?[1].to_owned();
-    let cgroup = File::open(root)?;
+    let cgroup = File::open(cgroup_root())?;
     let tc = load(Kind::Classifier, &empty::NOTHING)?;
     let pass = load(Kind::CgroupSkb, &empty::PASS)?;
     let index = pair.server.run(|| -> Result<u32> {
