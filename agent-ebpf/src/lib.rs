@@ -37,4 +37,4 @@ pub mod task;
 /// Version of the map and record layouts, and of the checkpoint that one agent leaves for the next; change it with any change to what these are or
 /// mean. What others read has
 /// a version of its own ([`path_state::VERSION`]).
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;

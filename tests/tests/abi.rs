@@ -149,6 +149,7 @@ fn maps_are_declared_with_the_sizes_of_the_contract() {
         ("SCRATCH", WORD, 4096),
         ("SESSIONS", size_of::<u64>(), size_of::<Session>()),
         ("STREAMS", WORD, size_of::<Stream>()),
+        ("TURNS", WORD, WORD),
         ("STREAM_INDEX", WORD, size_of::<Bucket>()),
         ("CONNS", size_of::<u64>(), size_of::<Conn>()),
         ("COOKIES", size_of::<Tuple>(), size_of::<u64>()),

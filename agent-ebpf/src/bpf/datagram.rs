@@ -9,7 +9,7 @@ use graylag_ebpf::{
     counter::Direction,
     demux::{self, CHANNEL_HEADER, HEAD, Kind},
     key::{Address, V4_MAPPED},
-    rtp::{Header, Time, clock},
+    rtp::{Header, Time, Turns, clock},
 };
 
 use super::{kptr, media_maps as maps, packet::Packet};
@@ -40,8 +40,6 @@ pub struct Datagram {
     pub channel: u16,
     /// Its way.
     pub direction: Direction,
-    /// Place of its flow in the flow table.
-    pub flow: u32,
     /// Low half of the flow's `created_ns`.
     pub created: u32,
     /// The flow's path.
@@ -56,6 +54,8 @@ pub struct Clock {
     pub coarse_ns: u64,
     /// In units of [`clock::UNIT_NS`]; 0 while not asked for.
     exact: u32,
+    /// Place of the datagram's flow in the flow table: streams of one SSRC, of many senders, do not all have their turn at once.
+    pub flow: u32,
 }
 
 impl Time for Clock {
@@ -70,6 +70,11 @@ impl Time for Clock {
             self.exact = clock::units(kptr::now());
         }
         self.exact
+    }
+
+    #[inline(always)]
+    fn turns(&self) -> Turns {
+        Turns { others: maps::timed_with_others(), place: self.flow }
     }
 }
 

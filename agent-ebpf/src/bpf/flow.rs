@@ -170,7 +170,7 @@ fn secured(packet: Packet, datagram: &Datagram, flow: &mut Flow) {
 fn find(datagram: &mut Datagram, hash: u64) -> Option<&'static mut Flow> {
     let words = &datagram.words;
     let (number, flow) = FLOW_TABLE.find(hash, |flow| maps::is_same(flow, words))?;
-    datagram.flow = number;
+    datagram.clock.flow = number;
     Some(flow)
 }
 
@@ -217,7 +217,7 @@ fn make(datagram: &mut Datagram) -> u32 {
         maps::count(MediaCounter::FlowRefused, 1);
         return NONE;
     }
-    datagram.flow = number;
+    datagram.clock.flow = number;
     maps::count(MediaCounter::FlowCreated, 1);
     if replaced {
         maps::count(MediaCounter::FlowReplaced, 1);

@@ -62,6 +62,9 @@ static SESSIONS: HashMap<u64, Session> = HashMap::with_max_entries(4096, 0);
 /// Raised by the agent whenever the peers have changed.
 #[map]
 static PEER_GENERATION: Array<u32> = Array::with_max_entries(1, 0);
+/// Set by the agent: how many others a stream takes turns with at the exact clock ([`graylag_ebpf::rtp::Turns`]).
+#[map]
+static TURNS: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 static MEDIA_COUNTERS: PerCpuArray<[u64; MediaCounter::COUNT]> = PerCpuArray::with_max_entries(1, 0);
 /// Tick and time of the last look at the clock.
@@ -215,6 +218,13 @@ pub fn flow_scan() -> FlowScan {
 pub fn generation() -> u32 {
     // SAFETY: map memory.
     PEER_GENERATION.get_ptr(0).map_or(0, |generation| unsafe { *generation })
+}
+
+/// How many others a stream takes turns with at the exact clock.
+#[inline(always)]
+pub fn timed_with_others() -> u32 {
+    // SAFETY: map memory.
+    TURNS.get_ptr(0).map_or(0, |others| unsafe { *others })
 }
 
 /// Index of a path, taken for it where it is new; [`OTHER_PATH`] where there is no room.

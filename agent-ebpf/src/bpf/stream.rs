@@ -251,7 +251,7 @@ fn one(walk: &mut Walk<'_>) -> bool {
 /// A stream that is not the first of its flow and direction; nothing where there is no room for it.
 #[inline(always)]
 fn other(header: &Header, datagram: &Datagram, half: &mut Half) -> Option<&'static mut Stream> {
-    let (flow, created, direction) = (datagram.flow, datagram.created, datagram.direction as u32);
+    let (flow, created, direction) = (datagram.clock.flow, datagram.created, datagram.direction as u32);
     let hash = maps::hash_of(&[flow, created, direction | u32::from(datagram.channel) << 16, header.ssrc]);
     let found = STREAM_TABLE.find(hash, |stream| {
         (stream.flow ^ flow) | (stream.created ^ created) | (stream.direction ^ direction) == 0

@@ -16,6 +16,35 @@ pub trait Time {
     fn coarse(&mut self) -> u32;
     /// Exact.
     fn exact(&mut self) -> u32;
+    /// Who else is timed, and when this stream is: where very many packets come, streams take turns at the exact clock.
+    fn turns(&self) -> Turns {
+        Turns::default()
+    }
+}
+
+/// Streams that take turns at the clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turns {
+    /// Of so many streams and one more, one at a time has its turn: a power of two less one, 0 where none has to wait.
+    pub others: u32,
+    /// The stream's place among them; any number, the same for all its packets.
+    pub place: u32,
+}
+
+impl Turns {
+    /// A turn lasts 2¹⁸ units, a quarter of a second: some packets of any stream of media.
+    const BITS: u32 = 18;
+    /// Length of a turn in units of [`UNIT_NS`].
+    pub const LENGTH: u32 = 1 << Self::BITS;
+    /// Most that may wait: then a stream is timed every four seconds, sooner than it would be taken for one that is over
+    /// ([`super::Cursor::is_over`]), or a step for a pause.
+    pub const MOST_OTHERS: u32 = 15;
+
+    /// Whether it is the stream's turn at `now`, coarse.
+    #[inline(always)]
+    pub const fn is_on(self, now: u32) -> bool {
+        (now >> Self::BITS).wrapping_add(self.place) & self.others == 0
+    }
 }
 
 /// Clock rates in Hz by index; 0 is "not known". These are what audio and video are sent with (RFC 3551, RFC 7587, and

@@ -12,7 +12,7 @@ mod tests;
 
 use bytemuck::{Pod, Zeroable};
 
-pub use clock::Time;
+pub use clock::{Time, Turns};
 pub use header::Header;
 pub use sequence::{MAX_DROPOUT, MAX_MISORDER, WINDOW};
 

@@ -8,7 +8,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::{
-    Cursor, Event, Header, MAX_DROPOUT, MAX_MISORDER, Sink, Tally, Time, WINDOW, accept, accept_next,
+    Cursor, Event, Header, MAX_DROPOUT, MAX_MISORDER, Sink, Tally, Time, Turns, WINDOW, accept, accept_next,
     clock::{RATES, UNIT_NS, index_of, units},
     state,
 };
@@ -396,4 +396,69 @@ fn a_stray_packet_disturbs_nothing() {
     stream.take(30_000);
     (100..200).for_each(|n| stream.take(n));
     assert_eq!(stream.total, Sum { received: 200, stale: 1, ..Sum::default() });
+}
+
+/// As [`At`], where streams take turns.
+struct InTurn(u64, Turns, u32);
+
+impl Time for InTurn {
+    fn coarse(&mut self) -> u32 {
+        At(self.0).coarse()
+    }
+    fn exact(&mut self) -> u32 {
+        self.2 += 1;
+        units(self.0)
+    }
+    fn turns(&self) -> Turns {
+        self.1
+    }
+}
+
+proptest! {
+    /// Of a stream of audio, of which every packet is delayed by up to `late_ms`, with a delay that besides goes up and down within
+    /// seconds.
+    #[test]
+    fn in_turn_jitter_is_what_it_is_always_and_the_clock_is_read_as_seldom(
+        others in prop::sample::select(&[1u32, 3, 7, 15][..]), place: u32, late_ms in 0u64..30, seed: u64,
+    ) {
+        const PACKETS: u32 = 30_000;
+        let clock = index_of(48_000).unwrap();
+        let (mut all, mut some) = (Cursor::default(), Cursor::default());
+        let (mut tally, mut sink) = (Tally::default(), Sum::default());
+        let (mut random, mut reads) = (seed, 0);
+        let mut sums = [0, 0];
+        for i in 0..PACKETS {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let swell = (f64::from(i % 250) / 250.0 * std::f64::consts::TAU).sin() * 20e6 + 20e6;
+            let at = 1_000_000_000 + u64::from(i) * 20_000_000 + swell as u64 + (random >> 33) % (late_ms * 1_000_000 + 1);
+            let header = Header { sequence: i as u16, timestamp: i.wrapping_mul(960), ..Header::default() };
+            accept(&mut all, &mut tally, &header, |_| clock, &mut At(at), &mut sink);
+            let mut time = InTurn(at, Turns { others, place }, 0);
+            accept(&mut some, &mut Tally::default(), &header, |_| clock, &mut time, &mut Sum::default());
+            reads += time.2;
+            prop_assert!(!some.is_over(units(at)));
+            if i > 1000 {
+                sums[0] += all.jitter_ns();
+                sums[1] += some.jitter_ns();
+            }
+        }
+        let [all, some] = sums.map(|sum| sum as f64 / f64::from(PACKETS - 1001));
+        prop_assert!((all - some).abs() < 0.15 * all + 20_000.0, "{all} {some}");
+        let share = f64::from(reads) / f64::from(PACKETS) * f64::from(others + 1);
+        prop_assert!((0.8..1.3).contains(&share), "{share}");
+    }
+
+    /// A packet a second, or fewer: a turn may pass without any.
+    #[test]
+    fn a_slow_stream_in_turn_is_not_taken_for_one_that_is_over(place: u32, interval_ms in 300u64..5_000) {
+        let mut cursor = Cursor::default();
+        let turns = Turns { others: Turns::MOST_OTHERS, place };
+        for i in 0..200_u32 {
+            let at = 1_000_000_000 + u64::from(i) * interval_ms * 1_000_000;
+            let header = Header { sequence: i as u16, timestamp: i.wrapping_mul(960), ..Header::default() };
+            prop_assert!(i == 0 || !cursor.is_over(units(at)), "{i}");
+            let mut time = InTurn(at, turns, 0);
+            accept(&mut cursor, &mut Tally::default(), &header, |_| 6, &mut time, &mut Sum::default());
+        }
+    }
 }

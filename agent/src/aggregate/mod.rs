@@ -46,7 +46,7 @@ use serde::{Deserialize, Serialize};
 pub use series::{Ended, Series, SeriesSet, Tally};
 
 use crate::{
-    collect::{Observation, Packed, Usage},
+    collect::{Observation, Packed, Usage, turns},
     model::{
         AddressTarget, Counts, Leg, OTHER, Outcome, Owner, Path, Pending, ProbeTick, RelayTick, StampPath,
         Subject, SubjectTick, Tick,
@@ -81,6 +81,9 @@ pub struct Aggregator {
     host: HostTotals,
     #[serde(skip)]
     usage: Usage,
+    /// See [`Observation::turns`].
+    #[serde(skip)]
+    turns: u32,
     #[serde(skip)]
     counters: ProgramCounters,
     /// Datagrams of all paths, since start.
@@ -126,6 +129,8 @@ pub struct Coverage {
     pub half_open: Option<f64>,
     /// Datagrams counted of those that came by.
     pub media: Option<f64>,
+    /// Part of the time in which the jitter of a stream was measured, in the last look.
+    pub jitter: f64,
 }
 
 impl Aggregator {
@@ -147,6 +152,7 @@ impl Aggregator {
             longest_waits: BTreeMap::new(),
             host: HostTotals { since: at, ..HostTotals::default() },
             usage: Usage::default(),
+            turns: 0,
             counters: ProgramCounters::default(),
             datagrams: 0,
             last_at: None,
@@ -314,6 +320,7 @@ impl Aggregator {
             connections: share(Counter::ConnectionSeen, Counter::ConnectionFull),
             half_open: share(Counter::HalfOpenSeen, Counter::HalfOpenFull),
             media: (all > 0).then(|| self.datagrams as f64 / all as f64),
+            jitter: turns::share(self.turns),
         }
     }
 
@@ -323,7 +330,7 @@ impl Aggregator {
         let since = self.last_at.unwrap_or(at);
         let elapsed = at.saturating_sub(since);
         self.last_at = Some(at);
-        self.usage = seen.usage;
+        (self.usage, self.turns) = (seen.usage, seen.turns);
         self.counters.now = (seen.counters, seen.media_counters);
 
         if seen.paths.iter().any(|(key, _)| self.pods.is_apart(Owner::Namespace(key.netns))) {

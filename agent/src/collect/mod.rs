@@ -7,6 +7,7 @@ mod packed;
 mod sessions;
 mod sockets;
 mod softirq;
+pub mod turns;
 
 use std::{collections::HashMap, time::Duration};
 
@@ -28,6 +29,7 @@ pub use packed::Packed;
 use sessions::SessionReader;
 use sockets::SocketReader;
 pub use softirq::Softirqs;
+use turns::Pace;
 
 use crate::kernel::{
     Dropped, Interface, Kernel, ProgramState, ProgramTime, first_pass,
@@ -73,6 +75,8 @@ pub struct Observation {
     pub sessions: Vec<SessionRecord>,
     /// The flow programs' own counters.
     pub media_counters: [u64; MediaCounter::COUNT],
+    /// How many others a stream takes turns with, for its jitter to be measured.
+    pub turns: u32,
     /// The programs' own counters.
     pub counters: [u64; Counter::COUNT],
     /// Counters of the host, where they could be read.
@@ -122,6 +126,9 @@ pub struct Collector {
     looks: u64,
     sessions: SessionReader,
     sockets: SocketReader,
+    pace: Pace,
+    /// What the flow programs were told of turns.
+    turns: Option<u32>,
     /// Connections that were stale at the last complete look, with their beginning.
     suspects: HashMap<u64, u64>,
 }
@@ -150,6 +157,8 @@ impl Collector {
             looks: 0,
             sessions: SessionReader::new(limits.sessions()),
             sockets: SocketReader::new(first_pass()),
+            pace: Pace::default(),
+            turns: None,
             suspects: HashMap::new(),
         }
     }
@@ -236,9 +245,11 @@ impl Collector {
         });
         if !self.interfaces.is_empty() {
             self.watch_interfaces();
+            let mut packets = 0;
             self.kernel.media_paths(at_ns, |key, traffic, quality, flows| {
                 seen.usage.media_paths += 1;
                 let traffic = sum(traffic);
+                packets += traffic.iter().map(|half| half.received).sum::<u64>();
                 if traffic.iter().any(|half| half.last_ns > 0) {
                     seen.media.push(MediaPath { key: *key, traffic, quality: *quality, flows: *flows });
                 }
@@ -246,6 +257,7 @@ impl Collector {
             seen.sessions = self.sessions.look(&mut self.kernel, at_ns)?;
             seen.usage.sessions = self.sessions.used();
             seen.media_counters = self.kernel.media_counters()?;
+            seen.turns = self.take_turns(at_ns, packets)?;
         }
         if seen.usage.paths as f64 > CROWDED * self.path_limit as f64 {
             seen.forgotten = self.forget_idle_paths(at_ns)?;
@@ -284,6 +296,19 @@ impl Collector {
                 Err(error) => tracing::warn!("media is not watched at {name}: {error}"),
             }
         }
+    }
+
+    /// Lets streams take turns at the clock where there are very many packets.
+    fn take_turns(&mut self, at_ns: u64, packets: u64) -> Result<u32> {
+        let others = self.pace.others(at_ns, packets);
+        if self.turns != Some(others) {
+            self.kernel.take_turns(others)?;
+            if others > 0 || self.turns.is_some() {
+                tracing::info!("jitter is measured of each stream for 1/{} of the time", others + 1);
+            }
+            self.turns = Some(others);
+        }
+        Ok(others)
     }
 
     /// Forgets connections that were stale twice running: one that ends just now is about to go by itself.

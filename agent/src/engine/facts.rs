@@ -130,7 +130,9 @@ impl Facts {
             };
             Some((signal.name(), share))
         };
-        self.signals().filter_map(share).collect()
+        let media = self.limits.is_some_and(|limits| limits.media());
+        let jitter = media.then_some(("jitter", measured.jitter));
+        self.signals().filter_map(share).chain(jitter).collect()
     }
 
     /// Tables of which somebody should know how full they are.

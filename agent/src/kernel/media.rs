@@ -217,6 +217,12 @@ pub fn raise_generation(ebpf: &mut Ebpf) -> Result<(), KernelError> {
     generation.set(0, next, 0).map_err(failed("PEER_GENERATION"))
 }
 
+/// Lets each stream take turns with so many others at the exact clock.
+pub fn take_turns(ebpf: &mut Ebpf, others: u32) -> Result<(), KernelError> {
+    let mut turns = open_mut!(ebpf, "TURNS", Array<_, u32>);
+    turns.set(0, others, 0).map_err(failed("TURNS"))
+}
+
 /// A direction of a flow is fresh where media came within this: two look intervals and the longest packet interval in use.
 const FRESH: Duration = Duration::from_millis(1500);
 /// It has just fallen silent where its last media is older than that and younger than this: what happens to many flows at once

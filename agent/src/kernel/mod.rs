@@ -322,6 +322,11 @@ impl Kernel {
         media::walk_media_paths(&self.ebpf, pass, visit)
     }
 
+    /// Lets each stream take turns with so many others at the exact clock (`graylag_ebpf::rtp::Turns`).
+    pub fn take_turns(&mut self, others: u32) -> Result<(), KernelError> {
+        media::take_turns(&mut self.ebpf, others)
+    }
+
     /// ICE sessions that began at or after `since_ns` (monotonic).
     pub fn sessions(&mut self, since_ns: u64, visit: impl FnMut(&SessionRecord)) -> Result<(), KernelError> {
         let scan = Scan { touched_since_ns: since_ns, ..Scan::default() };

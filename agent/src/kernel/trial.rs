@@ -103,6 +103,11 @@ impl Trial {
         Ok(descriptor.as_fd())
     }
 
+    /// Lets each stream take turns with so many others, as the agent does where there are very many packets.
+    pub fn take_turns(&mut self, others: u32) -> Result<(), KernelError> {
+        media::take_turns(&mut self.ebpf, others)
+    }
+
     /// Every path, as [`super::Kernel::media_paths`] hands it out, without a pass over the flows.
     pub fn paths(
         &self,

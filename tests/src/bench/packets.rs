@@ -13,7 +13,7 @@ use graylag::{
     kernel::trial::{FlowProgram, Trial},
     run::kernel_settings,
 };
-use graylag_ebpf::media::MediaCounter;
+use graylag_ebpf::{media::MediaCounter, rtp::Turns};
 
 use super::{
     Options, Section, Spread, Table, empty,
@@ -45,11 +45,16 @@ struct Traffic {
     size: usize,
     rtp: bool,
     ticks: i32,
+    /// Streams that each takes turns with at the clock.
+    others: u32,
 }
 
-const AUDIO: Traffic = Traffic { name: "RTP, a timestamp each (audio)", size: 92, rtp: true, ticks: 160 };
-const VIDEO: Traffic = Traffic { name: "RTP, the timestamp before (video)", size: 1100, rtp: true, ticks: 0 };
-const OTHER: Traffic = Traffic { name: "other UDP", size: 92, rtp: false, ticks: 0 };
+const AUDIO: Traffic =
+    Traffic { name: "RTP, a timestamp each (audio)", size: 92, rtp: true, ticks: 160, others: 0 };
+const MANY: Traffic =
+    Traffic { name: "RTP audio, streams take turns at the clock", others: Turns::MOST_OTHERS, ..AUDIO };
+const VIDEO: Traffic = Traffic { name: "RTP, the timestamp before (video)", size: 1100, ticks: 0, ..AUDIO };
+const OTHER: Traffic = Traffic { name: "other UDP", rtp: false, ticks: 0, ..AUDIO };
 
 /// Runs this part.
 pub fn run(options: &Options) -> Section {
@@ -173,10 +178,11 @@ fn in_a_row(options: &Options, section: &mut Section) -> Result<()> {
     }));
     let mut table = Table::new(head);
     let mut goals = Vec::new();
-    for traffic in [AUDIO, VIDEO, OTHER] {
+    for traffic in [AUDIO, MANY, VIDEO, OTHER] {
         let mut cells = vec![traffic.name.to_owned()];
         for log_flows in LOG_FLOWS {
-            let trial = trial(1 << log_flows)?;
+            let mut trial = trial(1 << log_flows)?;
+            trial.take_turns(traffic.others)?;
             warm(&trial, traffic, 1 << log_flows)?;
             let spread = over(&trial, traffic, log_flows, 1, options)?;
             cells.push(both(spread));
@@ -223,7 +229,9 @@ fn in_a_row(options: &Options, section: &mut Section) -> Result<()> {
          (`BPF_PROG_TEST_RUN`); the difference of the pair, the median of 15 pairs. Code and branches are warm, flows as \
          cold as their number makes them, the table is full, and 256 flows are a path. Every packet was checked to have been \
          counted as the next of its stream. *One at a time* is a system call for each packet, the median of single runs: the \
-         kernel makes and frees a packet in between, and the clock is read for each run.",
+         kernel makes and frees a packet in between, and the clock is read for each run. *Streams take turns* is what the agent asks \
+         for from 1.6 million RTP packets a second on, a fraction of what is sent here: each stream's jitter is measured a sixteenth of the \
+         time, and the clock read as seldom; below 100,000 packets a second every stream is measured always.",
     );
     Ok(())
 }
