@@ -3,6 +3,7 @@
 use std::{
     cell::Cell,
     fmt::Write as _,
+    fs::{File, OpenOptions},
     path::{Path, PathBuf},
     process::Command,
     sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
@@ -10,6 +11,7 @@ use std::{
 };
 
 use graylag::model::status::{ConditionStatus, Message, Status};
+use rustix::fs::{FlockOperation, flock};
 
 use crate::{
     eventually,
@@ -29,7 +31,8 @@ pub fn binary() -> PathBuf {
 
 /// While a program is attached to a tracepoint or detached from it, the kernel passes over others that are attached there:
 /// one event in some hundreds, and it counts no miss (seen on 6.18, where an ftrace event at the same tracepoint misses
-/// nothing). Whoever compares counts with the truth has the machine alone.
+/// nothing). Whoever compares counts with the truth has the machine alone: among the tests of this program by this lock, among
+/// those of others, of another checkout perhaps, by [`machine`].
 static TURNS: RwLock<()> = RwLock::new(());
 
 thread_local! {
@@ -37,8 +40,19 @@ thread_local! {
     static HELD: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Held while an agent runs.
+/// A lock of the whole machine, shared or not, that goes with the file.
+fn machine(alone: bool) -> File {
+    let path = std::env::temp_dir().join("graylag-tests.turns");
+    let file = OpenOptions::new().create(true).append(true).open(&path);
+    let file = file.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let operation = if alone { FlockOperation::LockExclusive } else { FlockOperation::LockShared };
+    flock(&file, operation).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    file
+}
+
+/// Held while an agent runs. The machine's lock goes first.
 struct Turn {
+    _machine: Option<File>,
     _guard: Option<Result<RwLockReadGuard<'static, ()>, RwLockWriteGuard<'static, ()>>>,
 }
 
@@ -53,7 +67,8 @@ impl Turn {
                 Ok(TURNS.read().unwrap_or_else(PoisonError::into_inner))
             }
         };
-        Self { _guard: (before == 0).then(guard) }
+        let guard = (before == 0).then(guard);
+        Self { _machine: (before == 0).then(|| machine(alone)), _guard: guard }
     }
 }
 
@@ -92,7 +107,7 @@ impl Setup {
         Self { scope, ..Self::default() }
     }
 
-    /// No other agent of this test program runs beside it: its counts are compared with the truth.
+    /// No other agent of a test runs beside it: its counts are compared with the truth.
     pub fn alone(mut self) -> Self {
         self.alone = true;
         self

@@ -91,13 +91,18 @@ fn inside(host: &Host, cgroup: &Path, words: &[&str]) -> Command {
     command
 }
 
+/// A process that lives in a pod.
+pub fn start(host: &Host, cgroup: &Path, words: &[&str]) -> Process {
+    Process::start(&mut inside(host, cgroup, words))
+}
+
 /// A process that lives in a pod and does nothing, under a name of its own.
 pub fn idle(host: &Host, cgroup: &Path, directory: &Directory, name: &str) -> Process {
     let program = directory.path().join(name);
     if !program.exists() {
         crate::proc::run(Command::new("cp").arg("/bin/sleep").arg(&program));
     }
-    let process = Process::start(&mut inside(host, cgroup, &[program.to_str().expect("a path"), "100000"]));
+    let process = start(host, cgroup, &[program.to_str().expect("a path"), "100000"]);
     eventually("it lives in its cgroup", Duration::from_secs(20), || {
         let command = fs::read_to_string(format!("/proc/{}/comm", process.id())).unwrap_or_default();
         (command.trim() == name).then_some(())

@@ -16,9 +16,11 @@ use graylag_tests::{
     net::{Host, link},
     nft::Nft,
     otlp::{Collector, Protocol},
-    pods::{Cgroups, Runtime, at, connect, container_id, idle, of_containerd},
+    pods::{self, Cgroups, Runtime, at, connect, container_id, idle, of_containerd},
     proc::{Directory, Process},
+    rtp::{self, Stream},
     traffic::{Echo, begin, listen},
+    udp,
 };
 use serde_json::json;
 
@@ -33,7 +35,7 @@ struct Pod {
     host: Host,
 }
 
-/// Tests run beside each other on one kernel: no two have the same pods.
+/// Tests run beside each other on one kernel, those of another checkout too: no two have the same pods.
 #[derive(Clone, Copy)]
 struct Names {
     test: u32,
@@ -42,12 +44,13 @@ struct Names {
 impl Names {
     /// Uid of the first pod, or of the second.
     fn uid(self, pod: u32) -> String {
-        format!("0d8a2c3e-5f60-4a1b-9c7d-8e9f0a1b{:02x}{pod:02x}", self.test)
+        let process = std::process::id();
+        format!("0d8a2c3e-5f60-4a1b-9c7d-{process:08x}{:02x}{pod:02x}", self.test)
     }
 
     /// Identifier of a container.
     fn container(self, number: u32) -> String {
-        container_id(1000 * self.test + number)
+        container_id(std::process::id() << 16 | (1000 * self.test + number))
     }
 
     /// Cgroups of two pods of containerd: one with one container, one with two.
@@ -69,7 +72,7 @@ struct Node {
     peer: Host,
     collector: Collector,
     directory: Directory,
-    _cgroups: Cgroups,
+    cgroups: Cgroups,
 }
 
 fn server(pod: u8) -> IpAddr {
@@ -99,7 +102,7 @@ impl Node {
             pods.push(Pod { processes, cgroup, host });
         }
         let collector = Collector::start(&own, Protocol::Grpc, COLLECTOR);
-        Self { names, pods, servers, own, peer, collector, directory, _cgroups: cgroups }
+        Self { names, pods, servers, own, peer, collector, directory, cgroups }
     }
 
     fn agent(&self, config: &str) -> Setup {
@@ -383,6 +386,69 @@ fn containers_without_a_pod_are_told_apart_as_far_as_there_is_room() {
     agent.until(SOON, &[1.0, 1.0], |scrape| {
         ["graylag.agent.pod.count", "graylag.agent.pod.folded"].map(|name| scrape.sum(name, &[]))
     });
+}
+
+/// A pod of the host's own network (`hostNetwork`) has no namespace that tells it from the host. Its processes do.
+#[test]
+fn a_relay_speaks_for_its_pod_whatever_network_it_has() {
+    const PACKETS: u64 = 400;
+    const MEDIA: u16 = 7000;
+    let names = Names { test: 6 };
+    let node = Node::new(names, &names.pods()[..1]);
+    let _runtime = node.runtime(false);
+    let _agent = node.agent(&node.socket()).config("[media]\ninterfaces = [\"*\"]").start();
+    let paths = &names.pods()[1];
+    let cgroups: Vec<PathBuf> = paths.iter().map(|path| node.cgroups.make(path)).collect();
+    let _pause = idle(&node.own, &cgroups[0], &node.directory, "pause");
+    let on_the_host = [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 0, 2)].map(IpAddr::from);
+    let with_a_network = (&node.pods[0].host, &*node.pods[0].cgroup, &node.peer, [address(0), server(0)]);
+    let without = (&node.own, &*cgroups[1], &node.own, on_the_host);
+    let mut running = Vec::new();
+    for (i, (host, cgroup, peer, [here, there])) in [with_a_network, without].into_iter().enumerate() {
+        let (listens, sends_to) = (here.to_string(), there.to_string());
+        let relay = pods::start(host, cgroup, &[env!("CARGO_BIN_EXE_relay"), &listens, &sends_to, "1"]);
+        let sink = udp::bind(peer, there, MEDIA, 1 << 20);
+        eventually("it listens", SOON, || {
+            let said = fs::read_to_string(format!("/proc/{}/net/udp", relay.id())).unwrap_or_default();
+            said.contains(&format!(":{MEDIA:04X} ")).then_some(())
+        });
+        let order: Vec<u64> = (0..PACKETS).collect();
+        rtp::send(&udp::sender(peer, at(here, MEDIA)), &Stream::audio(i as u32 + 1), &order);
+        running.push((relay, sink));
+    }
+    let relayed = || {
+        let mut latest: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+        for (resource, point) in node.collector.points_by_resource("graylag.relay.packet.count") {
+            if point.attributes["graylag.process"] == "relay" {
+                let direction = point.attributes["network.io.direction"].clone();
+                latest.entry(said_by(&resource)).or_default().insert(direction, point.integer("as_int"));
+            }
+        }
+        latest
+    };
+    let both: BTreeMap<String, u64> =
+        ["receive", "transmit"].map(|direction| (direction.to_owned(), PACKETS)).into();
+    let pod = |uid: u32, container: &str, name: &str| {
+        let uid = names.uid(uid);
+        let of = format!(
+            "k8s.namespace.name=shop k8s.node.name=n1 k8s.pod.name={name} k8s.pod.uid={uid} {}",
+            instance(&uid)
+        );
+        format!("{container}{of}")
+    };
+    // Of each one container has been seen.
+    let container = |number: u32, name: &str| {
+        format!("container.id={} k8s.container.name={name} ", names.container(number))
+    };
+    let expected = BTreeMap::from([
+        (pod(1, &container(11, "web"), "web-0"), both.clone()),
+        (pod(2, &container(21, "api"), "api-7f"), both),
+    ]);
+    let begun = std::time::Instant::now();
+    while relayed() != expected {
+        assert!(begun.elapsed() < SOON, "{:#?}, expected {expected:#?}", relayed());
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 #[test]

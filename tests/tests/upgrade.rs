@@ -154,6 +154,13 @@ fn killed_or_told_to_end_under_load_no_count_is_lost_and_nothing_is_raised() {
     assert!(ours.iter().all(|(_, starts)| starts.len() == 1), "each series began once: {ours:?}");
 }
 
+/// Before Linux 6.6 there are filters at interfaces in place of links, which an orderly end takes with it (docs/operations.md).
+fn has_tcx() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(6), Some(6))
+}
+
 #[test]
 fn media_is_counted_to_the_packet_while_there_is_no_agent() {
     let (pair, bpf) = (Pair::new(), BpfFs::new());
@@ -188,7 +195,8 @@ fn media_is_counted_to_the_packet_while_there_is_no_agent() {
         total = received(&agent.scrape());
         (before == total).then_some(())
     });
-    for (round, signal) in [Signal::KILL, Signal::TERM].into_iter().enumerate() {
+    let signals = if has_tcx() { &[Signal::KILL, Signal::TERM][..] } else { &[Signal::KILL] };
+    for (round, signal) in signals.iter().copied().enumerate() {
         let sent = order(round as u64 + 1, number, 2000, 20);
         number += 2000;
         let more = expected(&sent);

@@ -167,7 +167,7 @@ fn measure(options: &Options, section: &mut Section) -> Result<()> {
         "the agent, media watched",
         (Spread::of(&bare).context("none")?, Spread::of(&agents).context("none")?),
     );
-    section.table("", table);
+    section.table("By what is attached, each beside nothing, one right after the other:", table);
     section.goal(
         format!("processor time of a datagram within {} %", GOAL * 100.0),
         format!("{:.1} %", share * 100.0),

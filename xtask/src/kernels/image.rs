@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{
-    Kernel,
+    Kernel, NOT_IN_GUESTS,
     fetch::{Files, directory},
     linked::Programs,
 };
@@ -46,8 +46,11 @@ const MODULES: &[&str] = &[
     "cls_bpf",
 ];
 /// Programs that the tests start.
-const PROGRAMS: &[&str] = &["ip", "nft", "tc"];
-const APPLETS: &[&str] = &["sh", "mount", "modprobe", "poweroff", "cat", "mkdir", "sleep", "nsenter"];
+const PROGRAMS: &[&str] = &["ip", "nft", "tc", "setpriv"];
+const APPLETS: &[&str] =
+    &["sh", "mount", "umount", "modprobe", "poweroff", "cat", "cp", "mkdir", "sleep", "nsenter"];
+/// Programs of ours that tests start, built beside them, where a test has any.
+const OURS: &[(&str, &str)] = &[("path_map", "path_state")];
 
 /// What the guest says when a test program ended: this, its name, its exit code.
 pub(super) const ENDED: &str = "GRAYLAG-GUEST: ended";
@@ -94,7 +97,16 @@ pub(super) fn build(kernel: &Kernel, files: Files, agent: &Path, tests: &[&Progr
             .arg("-o")
             .arg(&target)
             .arg(&test.path))?;
-        init.push(format!("{0} --test-threads=4; echo {ENDED} {0} $?", test.name));
+        let mut line = format!("{} --test-threads=4", test.name);
+        for (_, passed_over) in NOT_IN_GUESTS.iter().filter(|(program, _)| *program == test.name) {
+            line.extend([" --skip ", passed_over]);
+        }
+        init.push(format!("{line}; echo {ENDED} {} $?", test.name));
+        for (_, ours) in OURS.iter().filter(|(program, _)| *program == test.name) {
+            // Test programs are in a directory of their own, beside these.
+            let path = test.path.parent().and_then(Path::parent).context("no directory")?.join(ours);
+            copy_to_its_path(&root, &path)?;
+        }
     }
     init.push(format!("echo {DONE}\npoweroff -f\n"));
     fs::write(root.join("init"), init.join("\n"))?;
@@ -113,14 +125,15 @@ pub(super) fn build(kernel: &Kernel, files: Files, agent: &Path, tests: &[&Progr
 /// The kernel objects, where the test of the verifier looks for them: at the paths they have here.
 fn copy_objects(root: &Path) -> Result<()> {
     let workspace = std::env::current_dir()?;
-    let below = |path: &Path| root.join(path.strip_prefix("/").unwrap_or(path));
-    fs::create_dir_all(below(&workspace.join("tests")))?;
-    for kind in Kind::ALL {
-        let object = workspace.join(kind.object());
-        let target = below(&object);
-        fs::create_dir_all(target.parent().context("the object's directory")?)?;
-        fs::copy(&object, target).with_context(|| object.display().to_string())?;
-    }
+    fs::create_dir_all(root.join(workspace.strip_prefix("/")?).join("tests"))?;
+    Kind::ALL.iter().try_for_each(|kind| copy_to_its_path(root, &workspace.join(kind.object())))
+}
+
+/// To where it is here: tests know paths of their own machine.
+fn copy_to_its_path(root: &Path, path: &Path) -> Result<()> {
+    let target = root.join(path.strip_prefix("/").unwrap_or(path));
+    fs::create_dir_all(target.parent().context("no directory")?)?;
+    fs::copy(path, target).with_context(|| path.display().to_string())?;
     Ok(())
 }
 
