@@ -185,18 +185,20 @@ pub enum MediaCounter {
     SessionFull,
     /// RTP packets of sockets that had no memory left for what is counted of them.
     SocketRefused,
+    /// Of all that is received: numbers that were not there when a higher one came ([`crate::rtp::Event::Missed`]).
+    Missed,
 }
 
 impl MediaCounter {
     /// Number of counters.
-    pub const COUNT: usize = 14;
+    pub const COUNT: usize = 15;
     /// Datagrams, segments each, that are in nobody's account.
     pub const NOT_COVERED: [Self; 6] =
         [Self::Fragment, Self::Extension, Self::Malformed, Self::Vlan, Self::Segment, Self::FlowRefused];
 }
 
 const _: () = assert!(size_of::<Traffic>() == 72 && size_of::<MediaKey>() == 24);
-const _: () = assert!(MediaCounter::SocketRefused as usize + 1 == MediaCounter::COUNT);
+const _: () = assert!(MediaCounter::Missed as usize + 1 == MediaCounter::COUNT);
 
 #[cfg(test)]
 mod tests {

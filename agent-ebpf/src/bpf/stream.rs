@@ -48,6 +48,9 @@ impl Sink for Path {
             && let Some(quality) = maps::quality(self.path, self.direction)
         {
             counters::add(&mut quality.trouble[event as usize], u64::from(n));
+            if matches!((event, self.direction), (Event::Missed, Direction::Receive)) {
+                maps::count(MediaCounter::Missed, u64::from(n));
+            }
         }
     }
 

@@ -265,6 +265,13 @@ impl Collector {
         Ok(seen)
     }
 
+    /// Packets of media that have been missed so far, of all that this host receives; nothing where no media is watched.
+    pub fn missed(&self) -> Result<Option<u64>> {
+        let watches = !self.interfaces.is_empty();
+        let counters = watches.then(|| self.kernel.media_counters()).transpose()?;
+        Ok(counters.map(|counters| counters[MediaCounter::Missed as usize]))
+    }
+
     /// Whether there are sockets to be looked at.
     pub fn has_sockets(&self) -> bool {
         self.kernel.programs().any(|(p, s)| p.name == "scan_sockets" && *s == ProgramState::Attached)

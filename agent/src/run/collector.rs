@@ -20,7 +20,10 @@ use crate::{
     config::Peer,
     engine::{Announcement, Engine},
     kernel::settings::PeerPrefix,
-    probe::{address, stamp},
+    probe::{
+        address,
+        stamp::{self, Surge},
+    },
 };
 
 /// Run times of the programs, and what nothing is judged by, are read this often.
@@ -98,6 +101,7 @@ impl Handle {
             keeping_fails: Failing::default(),
             losing: BTreeSet::new(),
             delays_at: Duration::ZERO,
+            surge: Surge::default(),
         };
         let stopped = stop.clone();
         let thread = thread::Builder::new()
@@ -143,6 +147,7 @@ struct Work<L> {
     losing: BTreeSet<IpAddr>,
     /// When delays of probes are to be looked at next.
     delays_at: Duration,
+    surge: Surge,
 }
 
 /// Whether something fails, told when that changes and not each time.
@@ -248,6 +253,12 @@ impl<L: Listener> Work<L> {
         let at = now();
         let late = self.softirqs_late(at).max(at.saturating_sub(due));
         if let Some(prober) = &self.probers.stamp {
+            // What cannot be read is told by the looks that judge it.
+            if let Ok(Some(missed)) = self.collector.missed()
+                && self.surge.look(at, missed)
+            {
+                prober.send_more();
+            }
             let delays = at >= self.delays_at;
             if delays {
                 self.delays_at = at + DELAYS_EVERY;

@@ -3,7 +3,7 @@
 //! A Session-Sender to each target and a stateful Session-Reflector. Everything that decides is pure, with times as
 //! arguments: [`packet`] and [`tlv`] are the wire, [`keys`] the digests, [`replay`] what was there before, [`sender`],
 //! [`fate`] and `delays` one session, [`reflector`], [`peers`], [`arrivals`] and [`heard`] the other end, [`sessions`] all of them together. [`batch`], [`socket`]
-//! and [`prober`] are the system calls, the sockets and the thread.
+//! and [`prober`] are the system calls, the sockets and the thread; [`Surge`] finds, in media, a reason to probe more closely.
 //!
 //! Test packets carry what their sender has received of the other end (Private Use TLV 252), and whether it loses too much of it
 //! (253), so that *transmit* rests on the peer's own evidence even where no reply comes back. A reflector that does not know them
@@ -24,12 +24,14 @@ pub mod replay;
 pub mod sender;
 pub mod sessions;
 pub mod socket;
+mod surge;
 pub mod tlv;
 
 pub use key_file::KeyFileError;
 pub use keys::Keys;
 pub use prober::{Bound, Prober, ProberError, bind};
 pub use sessions::{Settings, Target};
+pub use surge::Surge;
 
 pub use crate::model::STAMP_PORT as PORT;
 /// A test packet without a reply for this long is lost.

@@ -164,6 +164,12 @@ impl Prober {
         self.shared.sessions().losing(addresses);
     }
 
+    /// Lets sessions send more closely for a while, as where one of their packets was missed: something else says that packets are.
+    pub fn send_more(&self) {
+        self.shared.sessions().send_more(monotonic());
+        self.shared.wake();
+    }
+
     /// What the reflector has done.
     pub fn reflector(&self) -> ReflectorCounts {
         let (unsent, overflowed) = *self.shared.counts();

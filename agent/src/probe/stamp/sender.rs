@@ -176,12 +176,14 @@ impl Session {
 
     /// Whether packets should follow more closely from `now` on: one is missing, and that was not so lately.
     pub fn asks_for_more(&self, now: Duration) -> bool {
+        self.misses && self.may_send_more(now)
+    }
+
+    /// Whether they may, for another reason.
+    pub fn may_send_more(&self, now: Duration) -> bool {
         let lately = self.close_at.is_some_and(|at| now.saturating_sub(at) < CLOSE_EVERY);
         // A limited number of packets was asked for as it is.
-        self.misses
-            && !lately
-            && self.schedule.count.is_none()
-            && self.close_interval() < self.schedule.interval
+        !lately && self.schedule.count.is_none() && self.close_interval() < self.schedule.interval
     }
 
     /// Lets them. Returns when the next one is due.

@@ -104,6 +104,8 @@ impl Hasher for BySsid {
 pub struct Sessions {
     keys: Option<Keys>,
     entries: HashMap<u16, Entry, BuildHasherDefault<BySsid>>,
+    /// All of them, in the order of peers and addresses.
+    order: Vec<u16>,
     /// The session of an address, for reflectors that know no SSID.
     by_address: HashMap<SocketAddr, u16>,
     /// When which session is due. May hold what is no more: each is looked at again when it comes up.
@@ -130,6 +132,7 @@ impl Sessions {
         Self {
             keys: None,
             entries: HashMap::default(),
+            order: Vec::new(),
             by_address: HashMap::new(),
             due: BinaryHeap::new(),
             heard: Vec::new(),
@@ -166,6 +169,13 @@ impl Sessions {
             self.entries.insert(ssid, Entry { target: target.clone(), session, heard: 0 });
         }
         self.keep_heard();
+        let mut order: Vec<(&Arc<str>, SocketAddr, u16)> = self
+            .entries
+            .iter()
+            .map(|(ssid, entry)| (&entry.target.peer, entry.target.address, *ssid))
+            .collect();
+        order.sort_unstable();
+        self.order = order.into_iter().map(|(_, _, ssid)| ssid).collect();
         self.by_address = self.entries.iter().map(|(ssid, entry)| (entry.target.address, *ssid)).collect();
         self.refused.retain(|address, _| self.by_address.contains_key(address));
         self.families =
@@ -305,6 +315,19 @@ impl Sessions {
         }
     }
 
+    /// Lets those send more closely that have not done so lately: as many as may, and of more than these others the next time.
+    pub fn send_more(&mut self, now: Duration) {
+        for ssid in &self.order {
+            let entry = self.entries.get_mut(ssid).filter(|entry| entry.session.may_send_more(now));
+            let Some(entry) = entry else { continue };
+            if !self.more.take(now) {
+                break;
+            }
+            let due = entry.session.send_more(now);
+            self.due.push(Reverse((due, *ssid)));
+        }
+    }
+
     /// A datagram from a target that no session can read: the other end speaks in the other mode. It proves the wire, and
     /// it is a mismatch of the session there that is authenticated.
     fn unreadable(&mut self, octets: &[u8], from: SocketAddr, now: Duration) {
@@ -393,7 +416,8 @@ impl Sessions {
     /// Copies out what is known at `now`, in the order of peers and addresses; with delays where they are asked for.
     pub fn look(&mut self, now: Duration, delays: bool) -> Vec<StampPath> {
         let mut paths: Vec<StampPath> = Vec::with_capacity(self.entries.len());
-        for entry in self.entries.values_mut() {
+        for ssid in &self.order {
+            let Some(entry) = self.entries.get_mut(ssid) else { continue };
             entry.session.advance(now);
             let target = &entry.target;
             let mut path = blank(target.peer.clone(), target.address, target.interval);
@@ -405,7 +429,6 @@ impl Sessions {
             }
             paths.push(path);
         }
-        paths.sort_by(|a, b| (&a.peer, a.address).cmp(&(&b.peer, b.address)));
         paths
     }
 }

@@ -181,3 +181,28 @@ fn a_session_sends_more_where_one_is_missing() {
     // Eleven or so, every second turn, where none is missing.
     assert!(sent > 15, "{sent} in 1.1 s");
 }
+
+#[test]
+fn those_that_may_send_more_do_so_in_turn_where_they_are_asked() {
+    let mut sessions = Sessions::new(1, None);
+    let mut many = settings(ADDRESSES[1], None);
+    let target = many.targets[0].clone();
+    many.targets = (1..=25)
+        .map(|host| Target { address: format!("10.0.1.{host}:862").parse().unwrap(), ..target.clone() })
+        .collect();
+    sessions.reconfigure(&many, START);
+    let mut sent = [0; 4];
+    for (second, sent) in (0..).zip(&mut sent) {
+        let now = START + Duration::from_secs(1 + second);
+        sessions.send_more(now);
+        sessions.send_more(now);
+        for ms in 0..1000 {
+            let (now, mut out) = (now + Duration::from_millis(ms), Vec::new());
+            while sessions.next(now, Timestamp(1), &mut out).is_some() {
+                *sent += 1;
+            }
+        }
+    }
+    // 250 a second as usual, and ten times sixteen more while there are such that have not lately.
+    assert!(sent[0] > 380 && sent[1] > 380 && sent[2] > 310 && sent[3] < 280, "{sent:?}");
+}
