@@ -7,6 +7,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
+    sync::Once,
     thread,
     time::{Duration, Instant},
 };
@@ -42,6 +43,8 @@ pub struct Cgroups {
 impl Cgroups {
     /// Of this test program and this test.
     pub fn new(test: &str) -> Self {
+        static SWEEP: Once = Once::new();
+        SWEEP.call_once(sweep);
         let this = Self { name: format!("glt-{}-{test}", std::process::id()) };
         this.make("");
         this
@@ -62,9 +65,7 @@ impl Cgroups {
 
 impl Drop for Cgroups {
     fn drop(&mut self) {
-        // A runtime makes the same below those of version 1, where there are such beside it.
-        let hierarchies = hierarchies("cgroup2").into_iter().chain(hierarchies("cgroup"));
-        let mut left: Vec<PathBuf> = hierarchies.map(|root| root.join(&self.name)).collect();
+        let mut left: Vec<PathBuf> = every_hierarchy().map(|root| root.join(&self.name)).collect();
         // A process that has just ended may still be there for a moment.
         for _ in 0..100 {
             left.retain(|path| {
@@ -77,6 +78,22 @@ impl Drop for Cgroups {
             thread::sleep(Duration::from_millis(20));
         }
         eprintln!("{left:?} is left");
+    }
+}
+
+/// A runtime makes the same cgroups below all of them, where those of version 1 are there beside that of version 2.
+fn every_hierarchy() -> impl Iterator<Item = PathBuf> {
+    hierarchies("cgroup2").into_iter().chain(hierarchies("cgroup"))
+}
+
+/// Removes what a crashed run left: cgroups whose process is gone.
+fn sweep() {
+    for entry in every_hierarchy().filter_map(|root| fs::read_dir(root).ok()).flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let process = name.strip_prefix("glt-").and_then(|rest| rest.split('-').next());
+        if process.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
+            remove(&entry.path());
+        }
     }
 }
 
