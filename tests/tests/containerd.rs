@@ -8,7 +8,7 @@ use std::{
 };
 
 use graylag_tests::{
-    agent::{Agent, Setup},
+    agent::{Agent, Setup, graylag},
     containerd::{Containerd, Pod, connections},
     eventually,
     net::Host,
@@ -163,6 +163,9 @@ fn its_pods_have_their_names_whatever_becomes_of_them() {
     eventually("it is forgotten", SOON, || (!names().contains("api-7f")).then_some(()));
     let unanswered = ("graylag.attribution.source", "cri");
     assert_eq!(agent.scrape().sum("graylag.agent.attribution.failed", &[unanswered]) as u64, 0);
+    let check = graylag(&["check", "--config", agent.config.to_str().unwrap()]).out;
+    let pods = format!("cgroups and {}, which has 2 pods\n", node.containerd.socket().display());
+    assert!(check.contains(&pods), "{check}");
 }
 
 #[test]
