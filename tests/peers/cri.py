@@ -6,8 +6,7 @@ Serves `ListPodSandbox` and `ListContainers` of `runtime.v1.RuntimeService` on a
 
     [{"sandbox": "ID", "uid": "UID", "name": "web-0", "namespace": "shop", "containers": {"ID": "web"}}, ...]
 
-With `hang` it takes every call and answers none. The messages are written down from kubernetes/cri-api,
-`pkg/apis/runtime/v1/api.proto`, with more fields than graylag reads. Says `ready`, and the name of each call, a line each.
+With `hang` it takes every call and answers none. Says `ready`, and the name of each call, a line each.
 """
 
 import json
@@ -17,60 +16,14 @@ import time
 from concurrent import futures
 
 import grpc
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-F = descriptor_pb2.FieldDescriptorProto
-PACKAGE = "runtime.v1"
-# Of each message: (number, name, type, message type where it is one, whether it is repeated).
-MESSAGES = {
-    "PodSandboxMetadata": [
-        (1, "name", F.TYPE_STRING, None, False),
-        (2, "uid", F.TYPE_STRING, None, False),
-        (3, "namespace", F.TYPE_STRING, None, False),
-        (4, "attempt", F.TYPE_UINT32, None, False),
-    ],
-    "Label": [(1, "key", F.TYPE_STRING, None, False), (2, "value", F.TYPE_STRING, None, False)],
-    "PodSandbox": [
-        (1, "id", F.TYPE_STRING, None, False),
-        (2, "metadata", F.TYPE_MESSAGE, "PodSandboxMetadata", False),
-        (3, "state", F.TYPE_INT32, None, False),
-        (4, "created_at", F.TYPE_INT64, None, False),
-        (5, "labels", F.TYPE_MESSAGE, "Label", True),
-        (7, "runtime_handler", F.TYPE_STRING, None, False),
-    ],
-    "ListPodSandboxResponse": [(1, "items", F.TYPE_MESSAGE, "PodSandbox", True)],
-    "ContainerMetadata": [(1, "name", F.TYPE_STRING, None, False), (2, "attempt", F.TYPE_UINT32, None, False)],
-    "Container": [
-        (1, "id", F.TYPE_STRING, None, False),
-        (2, "pod_sandbox_id", F.TYPE_STRING, None, False),
-        (3, "metadata", F.TYPE_MESSAGE, "ContainerMetadata", False),
-        (5, "image_ref", F.TYPE_STRING, None, False),
-        (6, "state", F.TYPE_INT32, None, False),
-        (7, "created_at", F.TYPE_INT64, None, False),
-        (8, "labels", F.TYPE_MESSAGE, "Label", True),
-    ],
-    "ListContainersResponse": [(1, "containers", F.TYPE_MESSAGE, "Container", True)],
-}
-
-
-def classes():
-    file = descriptor_pb2.FileDescriptorProto(name="cri.proto", package=PACKAGE, syntax="proto3")
-    for name, fields in MESSAGES.items():
-        message = file.message_type.add(name=name)
-        for number, field, kind, of, repeated in fields:
-            label = F.LABEL_REPEATED if repeated else F.LABEL_OPTIONAL
-            added = message.field.add(name=field, number=number, type=kind, label=label)
-            if of:
-                added.type_name = f".{PACKAGE}.{of}"
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.{name}")) for name in MESSAGES}
+import messages
 
 
 def main():
     socket, pods = sys.argv[1], json.loads(sys.argv[2])
     hangs = sys.argv[3:] == ["hang"]
-    of = classes()
+    of = messages.classes()
     lock = threading.Lock()
 
     def label(key, value):
@@ -106,7 +59,7 @@ def main():
 
     methods = {"ListPodSandbox": method("ListPodSandbox", sandboxes), "ListContainers": method("ListContainers", containers)}
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(f"{PACKAGE}.RuntimeService", methods)])
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(messages.SERVICE, methods)])
     if server.add_insecure_port(f"unix://{socket}") == 0:
         sys.exit(f"cannot listen on {socket}")
     server.start()

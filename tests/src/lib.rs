@@ -11,6 +11,7 @@ pub mod bench;
 pub mod bpf;
 pub mod calls;
 pub mod container;
+pub mod containerd;
 pub mod deploy;
 pub mod elf;
 pub mod every;

@@ -2,45 +2,62 @@
 //! processes that live in both.
 
 use std::{
+    collections::BTreeMap,
     fs,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
+    sync::Once,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
     eventually,
     net::Host,
+    otlp::Collector,
     proc::{Directory, Process},
 };
 
-/// Where the hierarchy of version 2 is mounted.
-pub fn cgroup_root() -> PathBuf {
+/// Where hierarchies of cgroups are mounted, by the version that the kernel calls them: `cgroup`, `cgroup2`.
+fn hierarchies(version: &str) -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
-    let of_two = |line: &str| {
+    let of_it = |line: &str| {
         let mut fields = line.split(' ').skip(1);
         let (path, kind) = (fields.next()?, fields.next()?);
-        (kind == "cgroup2").then(|| PathBuf::from(path))
+        (kind == version).then(|| PathBuf::from(path))
     };
-    mounts.lines().find_map(of_two).expect("a cgroup2 hierarchy")
+    mounts.lines().filter_map(of_it).collect()
+}
+
+/// Where the hierarchy of version 2 is mounted.
+pub fn cgroup_root() -> PathBuf {
+    hierarchies("cgroup2").into_iter().next().expect("a cgroup2 hierarchy")
 }
 
 /// A part of the hierarchy that is removed, with everything below it, when it goes out of scope.
-pub struct Cgroups(PathBuf);
+pub struct Cgroups {
+    name: String,
+}
 
 impl Cgroups {
     /// Of this test program and this test.
     pub fn new(test: &str) -> Self {
-        let path = cgroup_root().join(format!("glt-{}-{test}", std::process::id()));
-        fs::create_dir_all(&path).expect("a cgroup");
-        Self(path)
+        static SWEEP: Once = Once::new();
+        SWEEP.call_once(sweep);
+        let this = Self { name: format!("glt-{}-{test}", std::process::id()) };
+        this.make("");
+        this
+    }
+
+    /// Its name, from the root of the hierarchy on.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// A cgroup below it.
     pub fn make(&self, below: &str) -> PathBuf {
-        let path = self.0.join(below);
+        let path = cgroup_root().join(&self.name).join(below);
         fs::create_dir_all(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         path
     }
@@ -48,15 +65,35 @@ impl Cgroups {
 
 impl Drop for Cgroups {
     fn drop(&mut self) {
+        let mut left: Vec<PathBuf> = every_hierarchy().map(|root| root.join(&self.name)).collect();
         // A process that has just ended may still be there for a moment.
         for _ in 0..100 {
-            remove(&self.0);
-            if !self.0.exists() {
+            left.retain(|path| {
+                remove(path);
+                path.exists()
+            });
+            if left.is_empty() {
                 return;
             }
             thread::sleep(Duration::from_millis(20));
         }
-        eprintln!("{} is left", self.0.display());
+        eprintln!("{left:?} is left");
+    }
+}
+
+/// A runtime makes the same cgroups below all of them, where those of version 1 are there beside that of version 2.
+fn every_hierarchy() -> impl Iterator<Item = PathBuf> {
+    hierarchies("cgroup2").into_iter().chain(hierarchies("cgroup"))
+}
+
+/// Removes what a crashed run left: cgroups whose process is gone.
+fn sweep() {
+    for entry in every_hierarchy().filter_map(|root| fs::read_dir(root).ok()).flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let process = name.strip_prefix("glt-").and_then(|rest| rest.split('-').next());
+        if process.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
+            remove(&entry.path());
+        }
     }
 }
 
@@ -137,7 +174,8 @@ impl Runtime {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let socket = directory.path().join("cri.sock");
         let mut command = Command::new(root.join("../target/venv/bin/python"));
-        command.arg(root.join("peers/cri.py")).arg(&socket).arg(pods.to_string());
+        // Without a directory of bytecode beside it.
+        command.arg("-B").arg(root.join("peers/cri.py")).arg(&socket).arg(pods.to_string());
         if hangs {
             command.arg("hang");
         }
@@ -151,6 +189,42 @@ impl Runtime {
     /// How often it was called.
     pub fn calls(&self) -> usize {
         self.process.output().iter().filter(|line| line.starts_with("List")).count()
+    }
+}
+
+/// A resource, as far as it tells one pod from another.
+pub fn said_by(resource: &BTreeMap<String, String>) -> String {
+    let is_of_a_pod = |name: &str| {
+        name.starts_with("k8s.") || name.starts_with("container.") || name == "service.instance.id"
+    };
+    let of_a_pod = resource.iter().filter(|(name, _)| is_of_a_pod(name));
+    of_a_pod.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+}
+
+/// Newest count of established handshakes with peers whose names begin so, by resource, peer and role.
+pub fn established(collector: &Collector, peers: &str) -> BTreeMap<String, BTreeMap<String, u64>> {
+    let mut latest: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+    for (resource, point) in collector.points_by_resource("graylag.tcp.handshake.count") {
+        let of = |name: &str| point.attributes.get(name).map_or("", String::as_str);
+        if of("graylag.outcome") == "established" && of("graylag.peer.name").starts_with(peers) {
+            let series = format!("{} {}", of("graylag.peer.name"), of("graylag.role"));
+            latest.entry(said_by(&resource)).or_default().insert(series, point.integer("as_int"));
+        }
+    }
+    latest
+}
+
+/// Waits until these are the newest counts, by resource, of [`established`].
+#[track_caller]
+pub fn until_established(collector: &Collector, peers: &str, expected: &[(String, &[(&str, u64)])]) {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let series = |all: &[(&str, u64)]| all.iter().map(|(s, n)| ((*s).to_owned(), *n)).collect();
+    let expected: BTreeMap<String, BTreeMap<String, u64>> =
+        expected.iter().map(|(resource, all)| (resource.clone(), series(all))).collect();
+    let begun = Instant::now();
+    while established(collector, peers) != expected {
+        assert!(begun.elapsed() < PATIENCE, "{:#?}, expected {expected:#?}", established(collector, peers));
+        thread::sleep(Duration::from_millis(200));
     }
 }
 

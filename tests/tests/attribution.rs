@@ -16,7 +16,10 @@ use graylag_tests::{
     net::{Host, link},
     nft::Nft,
     otlp::{Collector, Protocol},
-    pods::{self, Cgroups, Runtime, at, connect, container_id, idle, of_containerd},
+    pods::{
+        self, Cgroups, Runtime, at, connect, container_id, established, idle, of_containerd, said_by,
+        until_established,
+    },
     proc::{Directory, Process},
     rtp::{self, Stream},
     traffic::{Echo, begin, listen},
@@ -27,6 +30,8 @@ use serde_json::json;
 const SOON: Duration = Duration::from_secs(60);
 const COLLECTOR: u16 = 14317;
 const PORT: u16 = 8080;
+/// How the addresses of all servers begin.
+const SERVERS: &str = "10.78.";
 
 /// A pod: its namespace, its cgroups and its processes. What lives in it ends before it goes.
 struct Pod {
@@ -125,27 +130,12 @@ impl Node {
 
     /// Newest count of established handshakes with the servers, by resource, server and role.
     fn established(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
-        let mut latest: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
-        for (resource, point) in self.collector.points_by_resource("graylag.tcp.handshake.count") {
-            let of = |name: &str| point.attributes.get(name).map_or("", String::as_str);
-            if of("graylag.outcome") == "established" && of("graylag.peer.name").starts_with("10.78.") {
-                let series = format!("{} {}", of("graylag.peer.name"), of("graylag.role"));
-                latest.entry(said_by(&resource)).or_default().insert(series, point.integer("as_int"));
-            }
-        }
-        latest
+        established(&self.collector, SERVERS)
     }
 
     #[track_caller]
     fn until_established(&self, expected: &[(String, &[(&str, u64)])]) {
-        let series = |all: &[(&str, u64)]| all.iter().map(|(s, n)| ((*s).to_owned(), *n)).collect();
-        let expected: BTreeMap<String, BTreeMap<String, u64>> =
-            expected.iter().map(|(resource, all)| (resource.clone(), series(all))).collect();
-        let begun = std::time::Instant::now();
-        while self.established() != expected {
-            assert!(begun.elapsed() < SOON, "{:#?}, expected {expected:#?}", self.established());
-            std::thread::sleep(Duration::from_millis(200));
-        }
+        until_established(&self.collector, SERVERS, expected);
     }
 
     fn socket(&self) -> String {
@@ -164,15 +154,6 @@ impl Node {
         ]);
         Runtime::start(&self.directory, &pods, hangs)
     }
-}
-
-/// A resource, as far as it tells one pod from another.
-fn said_by(resource: &BTreeMap<String, String>) -> String {
-    let is_of_a_pod = |name: &str| {
-        name.starts_with("k8s.") || name.starts_with("container.") || name == "service.instance.id"
-    };
-    let of_a_pod = resource.iter().filter(|(name, _)| is_of_a_pod(name));
-    of_a_pod.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
 }
 
 fn instance(id: &str) -> String {

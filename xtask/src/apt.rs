@@ -65,11 +65,11 @@ impl Apt {
             .with_context(|| format!("{package} depends on no {prefix}"))
     }
 
-    /// Downloads a package, and `more` with everything that they depend on, and unpacks it all into `root`, which is not there, or
+    /// Downloads packages, and `more` with everything that they depend on, and unpacks it all into `root`, which is not there, or
     /// not whole, before.
-    pub(crate) fn unpack(&self, package: &str, more: &[&str], root: &Path) -> Result<()> {
+    pub(crate) fn unpack(&self, packages: &[&str], more: &[&str], root: &Path) -> Result<()> {
         let archives = self.directory.join("apt/cache/archives");
-        run(self.tool("apt-get").args(["download", "-qq", package]).current_dir(&archives))?;
+        run(self.tool("apt-get").args(["download", "-qq"]).args(packages).current_dir(&archives))?;
         if !more.is_empty() {
             // Nothing is installed there, by an empty list of what is.
             run(self

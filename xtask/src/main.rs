@@ -3,6 +3,7 @@
 mod apt;
 mod bench;
 mod build;
+mod containerd;
 mod debian;
 mod docs;
 mod kernels;

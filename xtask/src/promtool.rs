@@ -27,7 +27,7 @@ pub(crate) fn fetch() -> Result<()> {
     let directory = std::env::current_dir()?.join("target/tools");
     fs::create_dir_all(&directory)?;
     let apt = Apt::new(SUITE, Architecture::host().debian(), MIRROR, &directory)?;
-    apt.unpack("promtool", &[], &directory.join("promtool")).context("promtool cannot be had")?;
+    apt.unpack(&["promtool"], &[], &directory.join("promtool")).context("promtool cannot be had")?;
     let version = output(Command::new(&program).arg("--version"))?;
     ensure!(
         version.starts_with(&format!("promtool, version {MAJOR}.")),

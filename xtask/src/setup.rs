@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Command};
 use anyhow::{Context, Result};
 
 use crate::{
-    debian, promtool,
+    containerd, debian, promtool,
     release::Architecture,
     shell::{find, output, run, say},
 };
@@ -72,6 +72,7 @@ pub(crate) fn test() -> Result<()> {
     ])?;
     tools(STRANGERS)?;
     promtool::fetch()?;
+    containerd::fetch()?;
     python()
 }
 

@@ -155,9 +155,11 @@ fn attribution(config: &Config, facts: &Facts) -> Item {
         return item("partial", format!("{WITHOUT}: {why}"));
     };
     let place = socket.display();
-    match missing.map_or_else(|| ask_once(&socket), Err) {
+    let asked = || ask_once(&socket).map_err(|error| format!("{place}: {error}"));
+    match missing.map_or_else(asked, Err) {
+        Ok(1) => item("available", format!("cgroups and {place}, which has 1 pod")),
         Ok(pods) => item("available", format!("cgroups and {place}, which has {pods} pods")),
-        Err(error) => item("partial", format!("{WITHOUT}: {place}: {error}")),
+        Err(error) => item("partial", format!("{WITHOUT}: {error}")),
     }
 }
 

@@ -64,7 +64,7 @@ fn download(kernel: &Kernel, mirror: &str, directory: &Path, root: &Path) -> Res
     let apt = Apt::new(kernel.suite, architecture, mirror, directory)?;
     let package = apt.dependency(&format!("linux-image-cloud-{architecture}"), "linux-image-")?;
     let more = if kernel.architecture == Architecture::host() { &[] } else { PROGRAMS };
-    apt.unpack(&package, more, root)
+    apt.unpack(&[&package], more, root)
 }
 
 fn unpacked(root: &Path) -> Result<Files> {
