@@ -24,7 +24,7 @@ use crate::{
 const DIRECTORY: &str = "target/image";
 /// Debian's authorities, a file each: without any, no collector could be reached over TLS. Not the machine's own list,
 /// /etc/ssl/certs/ca-certificates.crt: whom this machine trusts besides, such as a company's proxy, is its own affair.
-const AUTHORITIES: &str = "/usr/share/ca-certificates/mozilla";
+pub(super) const AUTHORITIES: &str = "/usr/share/ca-certificates/mozilla";
 /// Directories of the image. `/etc/graylag` and `/run/graylag` are there to be mounted over.
 const DIRECTORIES: &[&str] = &[
     "etc",
@@ -69,7 +69,11 @@ pub(crate) fn again() -> Result<PathBuf> {
 }
 
 /// Writes an image of a workspace's programs to a directory; returns the layer of each.
-fn write(workspace: &Path, programs: &[Shipped], directory: &Path) -> Result<Vec<(Architecture, Vec<u8>)>> {
+pub(super) fn write(
+    workspace: &Path,
+    programs: &[Shipped],
+    directory: &Path,
+) -> Result<Vec<(Architecture, Vec<u8>)>> {
     let layout = Layout::new(directory)?;
     let (mut manifests, mut named, mut layers) = (Vec::new(), Vec::new(), Vec::new());
     for (architecture, program) in programs {
