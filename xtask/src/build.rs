@@ -60,7 +60,8 @@ pub(crate) fn ebpf_at(workspace: &Path, kind: Kind) -> Result<()> {
 /// Another place for the workspace: the second build of what is shipped is made there.
 pub(crate) const AGAIN: &str = "target/again/workspace";
 
-/// What the workspace is called in what is built.
+/// What the workspace is called in what is built. Neither it nor `/cargo` nor `/rust` should be a place on the machine: where the BPF
+/// linker finds sources by these names, it puts lines of them into the kernel object.
 pub(crate) const WORKSPACE: &str = "/graylag";
 
 /// Flags with which the paths of this machine do not reach what is built.

@@ -67,6 +67,12 @@ enum Command {
         #[arg(long, value_name = "ARCHITECTURE")]
         only: Option<Architecture>,
     },
+    /// Builds deploy/Containerfile with buildah and compares what comes out with the image
+    Containerfile {
+        /// For this architecture [default: this machine's]
+        #[arg(long, value_name = "ARCHITECTURE")]
+        only: Option<Architecture>,
+    },
     /// The Debian package (target/debian)
     Deb {
         /// Only for this architecture [default: both]
@@ -115,6 +121,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Test { end_to_end: Some(arguments), .. } => test::end_to_end_only(&arguments),
         Command::Kernels { only } => test::kernels_only(only.as_deref()),
         Command::Image { only } => release::image(&release::programs(only)?).map(drop),
+        Command::Containerfile { only } => release::containerfile(only.unwrap_or_else(Architecture::host)),
         Command::Deb { only } => release::package(&release::programs(only)?).map(drop),
         Command::Bench { arguments } => bench::bench(&arguments),
         Command::Docs { check: true } => setup::build().and_then(|()| docs::check()),

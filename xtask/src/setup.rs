@@ -101,9 +101,10 @@ type Tools = [(&'static str, &'static str)];
 
 /// The stranger that STAMP is tested against: an implementation of RFC 8762 that shares no line with ours.
 const STRANGERS: &Tools = &[("stamp-suite", "1.0.0")];
-/// What shipping takes: the list of crates inside the program, the one beside it, the package.
-const SHIPPING: &Tools =
-    &[("cargo-auditable", "0.7.7"), ("cargo-cyclonedx", "0.5.9"), ("cargo-deb", "3.8.0")];
+/// What shipping takes: the list of crates inside the program, and the one beside it.
+const SHIPPING: &Tools = &[("cargo-auditable", "0.7.7"), ("cargo-cyclonedx", "0.5.9")];
+/// What the package takes besides. The image, which a container builder makes from nothing, does without.
+const PACKAGING: &Tools = &[("cargo-deb", "3.8.0")];
 
 fn tools(tools: &Tools) -> Result<()> {
     let root = std::path::absolute("target/tools").context("target/tools")?;
@@ -141,6 +142,11 @@ pub(crate) fn release() -> Result<()> {
     }
     debian::install(&packages)?;
     tools(SHIPPING)
+}
+
+/// What making the Debian package needs beyond that.
+pub(crate) fn package() -> Result<()> {
+    tools(PACKAGING)
 }
 
 /// What the tests' Python programs need.

@@ -12,7 +12,10 @@ use anyhow::{Context, Result};
 use flate2::{Compression, GzBuilder};
 
 use super::{Architecture, Shipped, VERSION, binary, cargo, epoch, sbom::sbom, tool};
-use crate::shell::{output, run, say};
+use crate::{
+    setup,
+    shell::{output, run, say},
+};
 
 /// What is made for it, where agent/Cargo.toml expects it.
 const MADE: &str = "target/package";
@@ -21,6 +24,7 @@ const DIRECTORY: &str = "target/debian";
 
 /// Makes the packages of these programs; returns where they are.
 pub(crate) fn package(programs: &[Shipped]) -> Result<Vec<PathBuf>> {
+    setup::package()?;
     let _ = fs::remove_dir_all(MADE);
     fs::create_dir_all(MADE)?;
     pages(programs)?;

@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{
@@ -22,8 +22,9 @@ use crate::{
 
 /// Where the layout is.
 const DIRECTORY: &str = "target/image";
-/// Debian's list of authorities: without one, no collector could be reached over TLS.
-const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+/// Debian's authorities, a file each: without any, no collector could be reached over TLS. Not the machine's own list,
+/// /etc/ssl/certs/ca-certificates.crt: whom this machine trusts besides, such as a company's proxy, is its own affair.
+pub(super) const AUTHORITIES: &str = "/usr/share/ca-certificates/mozilla";
 /// Directories of the image. `/etc/graylag` and `/run/graylag` are there to be mounted over.
 const DIRECTORIES: &[&str] = &[
     "etc",
@@ -68,7 +69,11 @@ pub(crate) fn again() -> Result<PathBuf> {
 }
 
 /// Writes an image of a workspace's programs to a directory; returns the layer of each.
-fn write(workspace: &Path, programs: &[Shipped], directory: &Path) -> Result<Vec<(Architecture, Vec<u8>)>> {
+pub(super) fn write(
+    workspace: &Path,
+    programs: &[Shipped],
+    directory: &Path,
+) -> Result<Vec<(Architecture, Vec<u8>)>> {
     let layout = Layout::new(directory)?;
     let (mut manifests, mut named, mut layers) = (Vec::new(), Vec::new(), Vec::new());
     for (architecture, program) in programs {
@@ -91,13 +96,26 @@ fn layer(workspace: &Path, architecture: Architecture, program: &Path) -> Result
     for directory in DIRECTORIES {
         layer.directory(directory, 0o755)?;
     }
-    layer.file("etc/ssl/certs/ca-certificates.crt", 0o644, &read(Path::new(AUTHORITIES))?)?;
+    layer.file("etc/ssl/certs/ca-certificates.crt", 0o644, &authorities()?)?;
     layer.file("usr/bin/graylag", 0o755, &read(program)?)?;
     for license in ["LICENSE-APACHE", "LICENSE-MIT"] {
         layer.file(&format!("usr/share/doc/graylag/{license}"), 0o644, &read(&workspace.join(license))?)?;
     }
     layer.file("usr/share/doc/graylag/graylag.cdx.json", 0o644, &sbom(workspace, architecture)?)?;
     layer.finish()
+}
+
+/// All of Debian's authorities in one file, by name.
+fn authorities() -> Result<Vec<u8>> {
+    let listed = fs::read_dir(AUTHORITIES).context(AUTHORITIES)?;
+    let mut paths = listed.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    paths.sort();
+    let mut all = Vec::new();
+    for path in paths {
+        all.extend(fs::read(&path).with_context(|| path.display().to_string())?);
+    }
+    ensure!(!all.is_empty(), "no authority is in {AUTHORITIES}");
+    Ok(all)
 }
 
 /// The image's configuration (image-spec, config.md). Root by default, for the capabilities that a container runtime adds

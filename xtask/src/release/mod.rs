@@ -1,6 +1,7 @@
 //! What is shipped: the static programs of both architectures, the image, the package.
 
 mod build;
+mod containerfile;
 mod deb;
 mod image;
 mod oci;
@@ -14,6 +15,7 @@ use std::{
 use anyhow::{Context, Result};
 
 pub(crate) use build::{binary, cargo};
+pub(crate) use containerfile::containerfile;
 pub(crate) use deb::package;
 pub(crate) use image::{again as image_again, image};
 
