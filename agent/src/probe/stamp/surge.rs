@@ -43,6 +43,8 @@ impl Surge {
 
 #[cfg(test)]
 mod tests {
+    use std::iter::repeat_n;
+
     use super::*;
 
     const LOOK: Duration = Duration::from_millis(100);
@@ -59,7 +61,7 @@ mod tests {
 
     #[test]
     fn one_call_that_loses_a_fifth_is_told_within_three_looks() {
-        let told = surges([0; 100].into_iter().chain([1; 20]));
+        let told = surges(repeat_n(0, 100).chain(repeat_n(1, 20)));
         assert_eq!(told[0], 102, "{told:?}");
     }
 
@@ -71,7 +73,7 @@ mod tests {
     #[test]
     fn what_is_usual_is_none_and_more_than_that_is() {
         // A busy host: five a look.
-        let told = surges([5; 3000].into_iter().chain([30; 10]));
+        let told = surges(repeat_n(5, 3000).chain(repeat_n(30, 10)));
         let (learning, later): (Vec<usize>, Vec<usize>) = told.iter().partition(|i| **i < 600);
         assert!(!learning.is_empty() && later[0] >= 3000 && later[0] <= 3001, "{told:?}");
     }
