@@ -15,7 +15,7 @@ use std::{
 use crate::{
     eventually,
     net::Host,
-    otlp::Collector,
+    otlp::{Collector, Point},
     proc::{Directory, Process},
 };
 
@@ -201,31 +201,47 @@ pub fn said_by(resource: &BTreeMap<String, String>) -> String {
     of_a_pod.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
 }
 
-/// Newest count of established handshakes with peers whose names begin so, by resource, peer and role.
-pub fn established(collector: &Collector, peers: &str) -> BTreeMap<String, BTreeMap<String, u64>> {
-    let mut latest: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
-    for (resource, point) in collector.points_by_resource("graylag.tcp.handshake.count") {
-        let of = |name: &str| point.attributes.get(name).map_or("", String::as_str);
-        if of("graylag.outcome") == "established" && of("graylag.peer.name").starts_with(peers) {
-            let series = format!("{} {}", of("graylag.peer.name"), of("graylag.role"));
+/// Counts by resource, as [`said_by`] tells it, and by series.
+pub type Counts = BTreeMap<String, BTreeMap<String, u64>>;
+
+/// Newest counts of a metric, of the points that `series` has a name for.
+pub fn newest(collector: &Collector, metric: &str, series: impl Fn(&Point) -> Option<String>) -> Counts {
+    let mut latest = Counts::new();
+    for (resource, point) in collector.points_by_resource(metric) {
+        if let Some(series) = series(&point) {
             latest.entry(said_by(&resource)).or_default().insert(series, point.integer("as_int"));
         }
     }
     latest
 }
 
+/// Newest count of established handshakes with peers whose names begin so, by resource, peer and role.
+pub fn established(collector: &Collector, peers: &str) -> Counts {
+    newest(collector, "graylag.tcp.handshake.count", |point| {
+        let of = |name: &str| point.attributes.get(name).map_or("", String::as_str);
+        let (outcome, peer) = (of("graylag.outcome"), of("graylag.peer.name"));
+        let is_one = outcome == "established" && peer.starts_with(peers);
+        is_one.then(|| format!("{peer} {}", of("graylag.role")))
+    })
+}
+
+/// Waits until these are the counts.
+#[track_caller]
+pub fn until_counts(expected: &Counts, counts: impl Fn() -> Counts) {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let begun = Instant::now();
+    while counts() != *expected {
+        assert!(begun.elapsed() < PATIENCE, "{:#?}, expected {expected:#?}", counts());
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
 /// Waits until these are the newest counts, by resource, of [`established`].
 #[track_caller]
 pub fn until_established(collector: &Collector, peers: &str, expected: &[(String, &[(&str, u64)])]) {
-    const PATIENCE: Duration = Duration::from_secs(60);
     let series = |all: &[(&str, u64)]| all.iter().map(|(s, n)| ((*s).to_owned(), *n)).collect();
-    let expected: BTreeMap<String, BTreeMap<String, u64>> =
-        expected.iter().map(|(resource, all)| (resource.clone(), series(all))).collect();
-    let begun = Instant::now();
-    while established(collector, peers) != expected {
-        assert!(begun.elapsed() < PATIENCE, "{:#?}, expected {expected:#?}", established(collector, peers));
-        thread::sleep(Duration::from_millis(200));
-    }
+    let expected = expected.iter().map(|(resource, all)| (resource.clone(), series(all))).collect();
+    until_counts(&expected, || established(collector, peers));
 }
 
 /// An address and a port.

@@ -17,8 +17,8 @@ use graylag_tests::{
     nft::Nft,
     otlp::{Collector, Protocol},
     pods::{
-        self, Cgroups, Runtime, at, connect, container_id, established, idle, of_containerd, said_by,
-        until_established,
+        self, Cgroups, Runtime, at, connect, container_id, established, idle, newest, of_containerd, said_by,
+        until_counts, until_established,
     },
     proc::{Directory, Process},
     rtp::{self, Stream},
@@ -398,14 +398,10 @@ fn a_relay_speaks_for_its_pod_whatever_network_it_has() {
         running.push((relay, sink));
     }
     let relayed = || {
-        let mut latest: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
-        for (resource, point) in node.collector.points_by_resource("graylag.relay.packet.count") {
-            if point.attributes["graylag.process"] == "relay" {
-                let direction = point.attributes["network.io.direction"].clone();
-                latest.entry(said_by(&resource)).or_default().insert(direction, point.integer("as_int"));
-            }
-        }
-        latest
+        newest(&node.collector, "graylag.relay.packet.count", |point| {
+            let is_its = point.attributes["graylag.process"] == "relay";
+            is_its.then(|| point.attributes["network.io.direction"].clone())
+        })
     };
     let both: BTreeMap<String, u64> =
         ["receive", "transmit"].map(|direction| (direction.to_owned(), PACKETS)).into();
@@ -425,11 +421,7 @@ fn a_relay_speaks_for_its_pod_whatever_network_it_has() {
         (pod(1, &container(11, "web"), "web-0"), both.clone()),
         (pod(2, &container(21, "api"), "api-7f"), both),
     ]);
-    let begun = std::time::Instant::now();
-    while relayed() != expected {
-        assert!(begun.elapsed() < SOON, "{:#?}, expected {expected:#?}", relayed());
-        std::thread::sleep(Duration::from_millis(200));
-    }
+    until_counts(&expected, relayed);
 }
 
 #[test]

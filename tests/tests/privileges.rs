@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, fs, net::SocketAddr, time::Duration};
 
+use graylag::kernel::version_of;
 use graylag_tests::{
     agent::{Agent, Setup},
     net::{Pair, address},
@@ -58,9 +59,7 @@ const MEDIA: u64 = 1 << BPF | 1 << NET_ADMIN;
 /// What `kernel::privileges` says is kept without media: nothing, or on kernels before 5.19 what reading maps takes.
 fn little() -> u64 {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release.split(['.', '-']).map(|part| part.parse().unwrap_or(0u32));
-    let version = (numbers.next().unwrap(), numbers.next().unwrap());
-    if version >= (5, 19) { 0 } else { 1 << BPF }
+    if version_of(&release) >= (5, 19) { 0 } else { 1 << BPF }
 }
 
 fn gave_up_the_rest(agent: &Agent, kept: u64) {

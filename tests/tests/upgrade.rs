@@ -12,6 +12,7 @@ use std::{
 };
 
 use aya::maps::{Array, Map, MapData};
+use graylag::kernel::version_of;
 use graylag_ebpf::ABI_VERSION;
 use graylag_tests::{
     agent::{Agent, Setup, Watch, graylag},
@@ -157,8 +158,7 @@ fn killed_or_told_to_end_under_load_no_count_is_lost_and_nothing_is_raised() {
 /// Before Linux 6.6 there are filters at interfaces in place of links, which an orderly end takes with it (docs/operations.md).
 fn has_tcx() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
-    (numbers.next(), numbers.next()) >= (Some(6), Some(6))
+    version_of(&release) >= (6, 6)
 }
 
 #[test]

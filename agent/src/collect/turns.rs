@@ -5,7 +5,7 @@ use graylag_ebpf::rtp::Turns;
 
 /// RTP packets a second that the clock is read for, of all streams and both directions together: a third of a percent of a core.
 pub const TIMED: u64 = 100_000;
-/// Fewer share a turn only once the packets have become fewer than this share of what they were more for.
+/// Fewer share a turn only where they still would at so many times the rate.
 const LESS: u64 = 2;
 
 /// Follows the rate of RTP packets.

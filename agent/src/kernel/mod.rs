@@ -463,8 +463,8 @@ pub fn first_pass() -> u32 {
     (now.tv_sec as u32) << 4
 }
 
-/// `6.12.3-cloud` → (6, 12); (0, 0) where it is not understood.
-fn version_of(release: &str) -> (u32, u32) {
+/// Major and minor version of a release (`uname -r`): `6.12.3-cloud` is (6, 12); (0, 0) where it is not understood.
+pub fn version_of(release: &str) -> (u32, u32) {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }

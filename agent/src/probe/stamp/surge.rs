@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use crate::model::fade;
 
-/// Lost packets above what is usual, and two looks' chance of it, that are a surge.
+/// So many missed packets above what looks may have ([`CHANCE`], [`USUAL`]), summed up from look to look, are a surge.
 const SURGE: f64 = 2.0;
-/// What one look may have without a word, in lost packets: less than one in three looks.
+/// Missed packets that each look may have, whatever is usual: one in three or four looks.
 const CHANCE: f64 = 0.3;
-/// Of what is usual, so much is nothing new.
+/// And so many times what is usual.
 const USUAL: f64 = 2.0;
 /// Half-life of what is usual.
 const MEMORY: Duration = Duration::from_secs(30);
