@@ -164,7 +164,7 @@ impl Media {
         ticks.retain(|_, tick| tick.age.is_some());
         self.last.retain(|_, (last, _)| last.is_some_and(|last| at.saturating_sub(last) < FORGET));
         let elapsed = at.saturating_sub(since);
-        self.series.begin(at, elapsed);
+        self.series.begin(at);
         published.retain(|leg, _| ticks.contains_key(leg));
         for (leg, counts) in &published {
             self.series.add(leg, counts, &Pending::default(), since);

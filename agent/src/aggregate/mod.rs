@@ -265,7 +265,7 @@ impl Aggregator {
             self.take_apart();
         }
         self.relays.absorb(sockets, at);
-        self.pods.begin_relays(at, at.saturating_sub(since));
+        self.pods.begin_relays(at);
         for tick in self.relays.now() {
             self.pods.add_relay(tick.process.id, &tick.process.name, &tick.counts, since);
         }
@@ -336,13 +336,13 @@ impl Aggregator {
         if seen.paths.iter().any(|(key, _)| self.pods.is_apart(Owner::Namespace(key.netns))) {
             self.take_apart();
         }
-        self.pods.begin(at, elapsed);
+        self.pods.begin(at);
         let mut counts = self.differences(seen, since);
         let mut pending = self.pending(seen, since);
         let spoken = seen.all_waits.then(|| self.spoken(seen));
-        self.subjects.begin(at, elapsed);
-        self.paths.begin(at, elapsed);
-        self.listeners.begin(at, elapsed);
+        self.subjects.begin(at);
+        self.paths.begin(at);
+        self.listeners.begin(at);
         let mut subjects = Vec::new();
         let mut names: BTreeSet<Subject> = counts.keys().chain(pending.keys()).cloned().collect();
         names.extend(self.pending_before.drain());

@@ -62,10 +62,10 @@ impl Part {
     }
 
     /// Begins a look.
-    pub fn begin(&mut self, at: Duration, elapsed: Duration) {
-        self.subjects.begin(at, elapsed);
-        self.paths.begin(at, elapsed);
-        self.listeners.begin(at, elapsed);
+    pub fn begin(&mut self, at: Duration) {
+        self.subjects.begin(at);
+        self.paths.begin(at);
+        self.listeners.begin(at);
     }
 
     /// Lets those in trouble, and the busiest, be published by themselves.

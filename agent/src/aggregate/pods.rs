@@ -209,7 +209,7 @@ impl Pods {
     }
 
     /// Begins a look at connections.
-    pub fn begin(&mut self, at: Duration, elapsed: Duration) {
+    pub fn begin(&mut self, at: Duration) {
         let changes = &mut self.changes;
         self.apart.retain(|_, pod| {
             let over = pod.gone.is_some_and(|gone| at.saturating_sub(gone) >= ANNOUNCED);
@@ -234,12 +234,12 @@ impl Pods {
                 }
             }
         }
-        self.parts().for_each(|part| part.begin(at, elapsed));
+        self.parts().for_each(|part| part.begin(at));
     }
 
     /// Begins a look at relays.
-    pub fn begin_relays(&mut self, at: Duration, elapsed: Duration) {
-        self.parts().for_each(|part| part.relays.begin(at, elapsed));
+    pub fn begin_relays(&mut self, at: Duration) {
+        self.parts().for_each(|part| part.relays.begin(at));
     }
 
     fn parts(&mut self) -> impl Iterator<Item = &mut Part> {

@@ -122,7 +122,7 @@ impl Relays {
             by_name.entry(tick.process.name.clone()).or_default().add(&tick.counts);
         }
         let elapsed = at.saturating_sub(since);
-        self.series.begin(at, elapsed);
+        self.series.begin(at);
         for (name, counts) in &by_name {
             self.series.add(name, counts, &Pending::default(), since);
         }

@@ -119,6 +119,9 @@ pub struct SeriesSet<K, T = Counts> {
     /// Traffic of those that are not shown.
     hidden: BTreeMap<K, f64>,
     ended: Vec<Ended<K>>,
+    /// When traffic last faded; nothing before the first ranking, which is what it is for.
+    #[serde(skip)]
+    faded_at: Option<Duration>,
     #[serde(skip)]
     folded: u64,
     /// How often a series has begun or ended.
@@ -146,22 +149,17 @@ impl<K: SeriesKey, T: Tally> SeriesSet<K, T> {
             other: BTreeMap::new(),
             hidden: BTreeMap::new(),
             ended: Vec::new(),
+            faded_at: None,
             folded: 0,
             changes: 0,
         }
     }
 
     /// Begins a look.
-    pub fn begin(&mut self, at: Duration, elapsed: Duration) {
-        let factor = fade(elapsed, HALF_LIFE);
+    pub fn begin(&mut self, at: Duration) {
         for series in self.shown.values_mut().chain(self.other.values_mut()) {
-            series.traffic *= factor;
             series.pending = Pending::default();
         }
-        self.hidden.retain(|_, traffic| {
-            *traffic *= factor;
-            *traffic > 0.01
-        });
         self.ended.retain(|ended| at.saturating_sub(ended.at) < ANNOUNCED);
     }
 
@@ -234,6 +232,7 @@ impl<K: SeriesKey, T: Tally> SeriesSet<K, T> {
 
     /// Lets those in trouble, and those with clearly more traffic, take the place of the least busy.
     pub fn rank(&mut self, at: Duration, troubled: &BTreeSet<K>) {
+        self.fade(at);
         while let Some((newcomer, traffic)) = self.newcomer(troubled) {
             if self.shown.len() >= self.limit {
                 let least = self
@@ -256,6 +255,15 @@ impl<K: SeriesKey, T: Tally> SeriesSet<K, T> {
             self.ended.retain(|ended| ended.key != newcomer);
             self.shown.insert(newcomer, Series { since: at, traffic, ..Series::default() });
         }
+    }
+
+    fn fade(&mut self, at: Duration) {
+        let factor = fade(at.saturating_sub(self.faded_at.replace(at).unwrap_or(at)), HALF_LIFE);
+        self.shown.values_mut().chain(self.other.values_mut()).for_each(|series| series.traffic *= factor);
+        self.hidden.retain(|_, traffic| {
+            *traffic *= factor;
+            *traffic > 0.01
+        });
     }
 
     fn newcomer(&self, troubled: &BTreeSet<K>) -> Option<(K, f64)> {
@@ -310,7 +318,7 @@ mod tests {
 
     fn look(set: &mut SeriesSet<Subject>, at: u64, traffic: &[(usize, u64)]) {
         let (at, elapsed) = (Duration::from_secs(at), Duration::from_secs(1));
-        set.begin(at, elapsed);
+        set.begin(at);
         for (i, n) in traffic {
             set.add(&subject(*i), &counts(*n), &Pending::default(), at.saturating_sub(elapsed));
         }

@@ -1,16 +1,10 @@
 //! Feeds every detector with a tick and collects what changed.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    fmt::Write,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt::Write, sync::Arc, time::Duration};
 
 use super::{
-    Settings, Shift,
+    Settings,
     activation::Activation,
-    blame::{FirstByteFacts, HandshakeFacts, PathFacts, blame_first_byte, blame_handshake, blame_response},
     conditions::{Conditions, Held},
     drops::HostDrops,
     lifecycle::Lifecycle,
@@ -18,39 +12,24 @@ use super::{
     node::NodeJudge,
     paths::PathJudge,
     rate::{Floor, RateLow},
-    recent::Recent,
     relay::RelayJudge,
     routing::Routing,
     silence::Silence,
-    stall::{Sample, Stall},
+    subject::SubjectState,
     verdict::Verdict,
 };
 use crate::model::{
-    Condition, ConditionKey, ConditionName, Counts, Direction, Distribution, NodeTransition, Outcome, Path,
-    PathTransition, Pending, Phase, RelayTick, Role, Subject, SubjectTick, Target, Tick, Transition,
+    Condition, ConditionKey, ConditionName, Direction, NodeTransition, PathTransition, RelayTick, Role,
+    Subject, Target, Tick, Transition,
     drops::{DropClass, class},
 };
-
-/// A subject without traffic, conditions or pending work for this long is forgotten.
-const FORGET: Duration = Duration::from_secs(900);
-/// A bound is this many times the p99 of the path's round trip, where that is more than the configured one.
-const ROUND_TRIPS: u32 = 3;
-/// Established handshakes of a server's path before its hanging ones are judged: a peer that never completed one is a
-/// scanner or a spoofed address, not a user.
-const KNOWN_PEER: u64 = 20;
-/// Answers before silence of a service is judged: there are services that never answer (log shipping).
-const KNOWN_TO_ANSWER: u64 = 1;
-/// The network explains slow answers when its own round trip rose by at least this factor …
-const RTT_FACTOR: f64 = 1.5;
-/// … and by at least this share of the increase.
-const RTT_SHARE: f64 = 0.3;
-/// … or when this share of its segments is lost.
-const LOSS_SHARE: f64 = 0.02;
 
 /// All detectors and their conditions.
 pub struct Judge {
     pub(super) settings: Settings,
-    subjects: BTreeMap<Subject, SubjectState>,
+    pub(super) subjects: BTreeMap<Subject, SubjectState>,
+    /// When subjects were last looked through for what may be forgotten.
+    pub(super) forgot_at: Duration,
     drops: BTreeMap<(String, Direction), HostDrops>,
     pub(super) media: MediaJudge,
     pub(super) relays: RelayJudge,
@@ -99,25 +78,13 @@ pub enum Standing {
     Troubled,
 }
 
-#[derive(Default)]
-struct SubjectState {
-    handshake: Stall,
-    first_byte: Stall,
-    response: Shift,
-    recent: Recent,
-    rtt: Distribution,
-    usual_rtt: f64,
-    current_rtt: Duration,
-    established: u64,
-    last_seen: Duration,
-}
-
 impl Judge {
     /// A judge that has seen nothing. `declared` is what the configuration says of services.
     pub fn new(settings: Settings, declared: BTreeMap<Arc<str>, Declared>) -> Self {
         Self {
             settings,
             subjects: BTreeMap::new(),
+            forgot_at: Duration::ZERO,
             drops: BTreeMap::new(),
             media: MediaJudge::default(),
             relays: RelayJudge::default(),
@@ -157,12 +124,7 @@ impl Judge {
             return Standing::Troubled;
         }
         match self.subjects.get(subject) {
-            Some(state)
-                if state.handshake.sufficient(&self.settings)
-                    || state.first_byte.sufficient(&self.settings) =>
-            {
-                Standing::Healthy
-            }
+            Some(state) if state.sufficient(&self.settings) => Standing::Healthy,
             _ => Standing::Insufficient,
         }
     }
@@ -176,103 +138,12 @@ impl Judge {
         self.observe_activation(tick, late, &mut transitions);
         self.observe_paths(tick, &mut transitions);
         self.observe_routing(tick, late, &mut transitions);
-        self.remember(tick);
-        let around = self.surroundings(tick.at);
-        let mut standing: BTreeSet<Subject> = self
-            .conditions
-            .iter()
-            .filter_map(|condition| match &condition.key.target {
-                Target::Subject(subject) => Some(subject.clone()),
-                _ => None,
-            })
-            .collect();
-        for seen in &tick.subjects {
-            standing.remove(&seen.subject);
-            self.observe_subject(tick, &seen.subject, seen, &around, &mut transitions);
-        }
-        // Where a condition stands, silence is evidence too: its lease runs out.
-        for subject in standing {
-            let silent = SubjectTick { subject, counts: Counts::default(), pending: Pending::default() };
-            self.observe_subject(tick, &silent.subject, &silent, &around, &mut transitions);
-        }
+        self.observe_subjects(tick, late, &mut transitions);
         self.observe_silences(tick, late, &mut transitions);
         self.observe_rates(tick, late, &mut transitions);
-        self.forget(tick.at);
         self.count_for_node(tick);
         self.look_at_node(tick.at);
         transitions
-    }
-
-    fn remember(&mut self, tick: &Tick) {
-        for seen in &tick.subjects {
-            let state = self.subjects.entry(seen.subject.clone()).or_default();
-            state.last_seen = tick.at;
-            state.established += seen.counts.outcome(Outcome::Established);
-            state.recent.decay_to(tick.at);
-            state.recent.add(&seen.counts);
-            state.recent.pending = seen.pending.handshake.count();
-            state.recent.syn_repeated = seen.pending.syn_repeated;
-            if !seen.counts.rtt.is_empty() {
-                state.remember_rtt(&seen.counts.rtt);
-            }
-            let answers = seen.counts.first_byte.count() + seen.counts.response.count();
-            if answers > 0 {
-                *self.answers.entry((seen.subject.service.clone(), seen.subject.role)).or_default() +=
-                    answers;
-            }
-        }
-    }
-
-    fn observe_subject(
-        &mut self,
-        tick: &Tick,
-        subject: &Subject,
-        now: &SubjectTick,
-        around: &Surroundings,
-        transitions: &mut Vec<Transition>,
-    ) {
-        let settings = self.settings;
-        let late = tick.late >= settings.late;
-        let widen = if late { tick.late } else { Duration::ZERO };
-        let answers = self.silence_means_something(subject);
-        let path = around.paths.get(&subject.path).copied().unwrap_or_default();
-        let Some(state) = self.subjects.get_mut(subject) else { return };
-
-        let bound = settings.handshake_bound.max(state.rtt_p99() * ROUND_TRIPS) + widen;
-        let handshake = Sample {
-            completed: &now.counts.handshake,
-            failed: &now.counts.handshake_failed,
-            pending: &now.pending.handshake,
-            bound,
-        };
-        let judged = subject.role == Role::Client || state.established >= KNOWN_PEER;
-        let handshake_changed = state.handshake.look(&settings, tick.at, handshake, judged);
-        let first_byte = Sample {
-            completed: &now.counts.first_byte,
-            failed: &now.counts.first_byte_failed,
-            pending: &now.pending.first_byte,
-            bound: settings.first_byte_bound + widen,
-        };
-        let first_byte_changed = state.first_byte.look(&settings, tick.at, first_byte, answers);
-        let network = state.network_explains(path);
-        let response_changed = state.response.look(&settings, tick.at, &now.counts.response, network);
-
-        let mut verdicts = Vec::new();
-        if handshake_changed.is_some() || state.handshake.life().phase() != Phase::Cleared {
-            let verdict = state.handshake_verdict(subject.role, &handshake, path, around);
-            verdicts.push((verdict, *state.handshake.life()));
-        }
-        if first_byte_changed.is_some() || state.first_byte.life().phase() != Phase::Cleared {
-            let verdict = state.first_byte_verdict(subject.role, &first_byte, path, around);
-            verdicts.push((verdict, *state.first_byte.life()));
-        }
-        if response_changed.is_some() || state.response.life().phase() != Phase::Cleared {
-            verdicts.push((state.response_verdict(subject.role), *state.response.life()));
-        }
-        for (verdict, life) in verdicts {
-            let target = Target::Subject(subject.clone());
-            self.settle(tick.at, target, verdict, &life, late, transitions);
-        }
     }
 
     fn observe_media(&mut self, tick: &Tick, late: bool, transitions: &mut Vec<Transition>) {
@@ -323,10 +194,13 @@ impl Judge {
             let verdict = Verdict { name: ConditionName::HostDrops, blame, n, bad, text };
             self.settle(tick.at, target, verdict, &life, late, transitions);
         }
+        self.drops.retain(|_, detector| {
+            detector.evidence().0 > 0 || !detector.life().is_idle(&self.settings, tick.at)
+        });
     }
 
     /// Keeps the standing conditions in step with a detector's life.
-    fn settle(
+    pub(super) fn settle(
         &mut self,
         at: Duration,
         target: Target,
@@ -337,164 +211,5 @@ impl Judge {
     ) {
         let held = Held::of(life, &self.settings);
         transitions.extend(self.conditions.settle(at, target, verdict, held, late));
-    }
-
-    fn drops_for_want_of_room(&self) -> bool {
-        self.conditions.is_raised(ConditionName::HostDrops)
-    }
-
-    /// What the blame of one subject needs of all others, once per tick.
-    fn surroundings(&self, at: Duration) -> Surroundings {
-        let mut around =
-            Surroundings { host_drops: self.drops_for_want_of_room(), ..Surroundings::default() };
-        let mut active = [BTreeSet::new(), BTreeSet::new()];
-        let mut stalling = [BTreeSet::new(), BTreeSet::new()];
-        for (subject, state) in &self.subjects {
-            let mut recent = state.recent;
-            recent.decay_to(at);
-            let facts = around.paths.entry(subject.path.clone()).or_default();
-            facts.segments += recent.segments;
-            facts.lost += recent.lost;
-            if recent.handshakes >= 1.0 || recent.pending > 0 {
-                active[subject.role as usize].insert(&subject.path);
-            }
-            if state.handshake.life().phase() == Phase::Raised {
-                stalling[subject.role as usize].insert(&subject.path);
-            }
-        }
-        around.active_paths = active.map(|paths| paths.len());
-        around.stalling_paths = stalling.map(|paths| paths.len());
-        around
-    }
-
-    /// Paths that lately used a service of this node.
-    pub(super) fn paths_of_service(&self, service: &Arc<str>, at: Duration) -> BTreeSet<&Path> {
-        let used = |(subject, state): &(&Subject, &SubjectState)| {
-            let mut recent = state.recent;
-            recent.decay_to(at);
-            subject.role == Role::Server
-                && subject.service == *service
-                && (recent.handshakes >= 1.0 || recent.pending > 0)
-        };
-        self.subjects.iter().filter(used).map(|(subject, _)| &subject.path).collect()
-    }
-
-    fn silence_means_something(&self, subject: &Subject) -> bool {
-        if let Some(answers) = self.declared.get(&subject.service).and_then(|declared| declared.answers) {
-            return answers;
-        }
-        let key = (subject.service.clone(), subject.role);
-        self.answers.get(&key).is_some_and(|answers| *answers >= KNOWN_TO_ANSWER)
-    }
-
-    fn forget(&mut self, at: Duration) {
-        let settings = self.settings;
-        self.subjects.retain(|_, state| {
-            at.saturating_sub(state.last_seen) < FORGET
-                || ![state.handshake.life(), state.first_byte.life(), state.response.life()]
-                    .iter()
-                    .all(|life| life.is_idle(&settings, at))
-        });
-        self.drops.retain(|_, detector| detector.evidence().0 > 0 || !detector.life().is_idle(&settings, at));
-    }
-}
-
-/// What is going on around a subject.
-#[derive(Default)]
-struct Surroundings {
-    host_drops: bool,
-    /// By role: paths with handshakes, and those of them that stall.
-    active_paths: [usize; 2],
-    stalling_paths: [usize; 2],
-    /// Data of each path, all services together.
-    paths: HashMap<Path, PathFacts>,
-}
-
-impl SubjectState {
-    fn remember_rtt(&mut self, rtt: &Distribution) {
-        const MOST: u64 = 2000;
-        // Slow enough not to follow an incident, quick enough to follow a route change within minutes.
-        const WEIGHT: f64 = 0.01;
-        if self.rtt.count() > MOST {
-            self.rtt.clear();
-        }
-        self.rtt.add(rtt);
-        if let Some(median) = rtt.quantile(0.5) {
-            let x = median.as_secs_f64().log2();
-            self.usual_rtt =
-                if self.usual_rtt == 0.0 { x } else { self.usual_rtt + WEIGHT * (x - self.usual_rtt) };
-            self.current_rtt = median;
-        }
-    }
-
-    fn rtt_p99(&self) -> Duration {
-        self.rtt.quantile(0.99).unwrap_or_default()
-    }
-
-    fn handshake_verdict(
-        &self,
-        role: Role,
-        sample: &Sample<'_>,
-        path: PathFacts,
-        around: &Surroundings,
-    ) -> Verdict {
-        let (n, bad) = self.handshake.evidence();
-        let blame = blame_handshake(&HandshakeFacts {
-            role,
-            stalls: bad,
-            accept_queue_overflow: self.recent.accept_queue as u64,
-            request_queue_overflow: self.recent.request_queue as u64,
-            syn_repeated: self.recent.syn_repeated,
-            pending: self.recent.pending,
-            unreachable: self.recent.unreachable as u64,
-            path,
-            host_drops: around.host_drops,
-            stalling_paths: around.stalling_paths[role as usize],
-            active_paths: around.active_paths[role as usize],
-        });
-        let pending = sample.pending.at_least(sample.bound);
-        let text = format!(
-            "{bad} of {n} handshakes not complete within {:.1?}, {pending} hanging now",
-            sample.bound
-        );
-        Verdict { name: ConditionName::HandshakeStall, blame, n, bad, text }
-    }
-
-    fn first_byte_verdict(
-        &self,
-        role: Role,
-        sample: &Sample<'_>,
-        path: PathFacts,
-        around: &Surroundings,
-    ) -> Verdict {
-        let (n, bad) = self.first_byte.evidence();
-        let blame = blame_first_byte(&FirstByteFacts { role, path, host_drops: around.host_drops });
-        let pending = sample.pending.at_least(sample.bound);
-        let text = format!(
-            "{bad} of {n} connections without a first byte within {:.1?}, {pending} waiting now",
-            sample.bound
-        );
-        Verdict { name: ConditionName::FirstByteStall, blame, n, bad, text }
-    }
-
-    fn response_verdict(&self, role: Role) -> Verdict {
-        let (n, bad) = self.response.evidence();
-        let current = self.response.current().unwrap_or_default();
-        let text = format!(
-            "median answer {current:.0?}, usually {:.0?}; round trip and loss as before",
-            self.response.usual()
-        );
-        Verdict { name: ConditionName::ResponseSlow, blame: blame_response(role), n, bad, text }
-    }
-
-    /// Whether the path itself slowed or loses, so that slow answers are not the service's doing.
-    fn network_explains(&self, path: PathFacts) -> bool {
-        if path.segments > 0.0 && path.lost / path.segments >= LOSS_SHARE {
-            return true;
-        }
-        let (usual, current) = (self.usual_rtt.exp2(), self.current_rtt.as_secs_f64());
-        let slower =
-            self.response.current().unwrap_or_default().saturating_sub(self.response.usual()).as_secs_f64();
-        self.usual_rtt != 0.0 && current >= usual * RTT_FACTOR && current - usual >= RTT_SHARE * slower
     }
 }

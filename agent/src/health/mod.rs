@@ -18,6 +18,7 @@ mod judge_paths;
 mod judge_rate;
 mod judge_routing;
 mod judge_silence;
+mod judge_subjects;
 mod learned;
 mod lifecycle;
 mod loss;
@@ -46,6 +47,7 @@ mod silence_simulation;
 #[cfg(test)]
 mod simulation;
 mod stall;
+mod subject;
 mod verdict;
 
 pub use blame::{FirstByteFacts, HandshakeFacts, blame_first_byte, blame_handshake, blame_response};

@@ -48,6 +48,12 @@ impl Recent {
         }
     }
 
+    /// The same as of a later time.
+    pub fn at(mut self, at: Duration) -> Self {
+        self.decay_to(at);
+        self
+    }
+
     /// Takes the counts of a look.
     pub fn add(&mut self, counts: &Counts) {
         self.segments += counts.segments_out as f64;

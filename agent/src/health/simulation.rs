@@ -145,6 +145,27 @@ fn two_of_six_addresses_are_found_and_blamed_and_clear_by_themselves() {
     assert_eq!(world.judge.conditions().count(), 0, "cleared by itself");
 }
 
+/// What is found of all in one look is blamed on what they share in that look, and not in the next.
+#[test]
+fn handshakes_that_hang_everywhere_at_once_are_this_hosts_from_the_first_word() {
+    let mut world = World::new(13);
+    let paths: Vec<Subject> = (1..=6).map(|i| subject(&format!("10.77.1.{i}"), Role::Client)).collect();
+    for look in 0..70 {
+        let ticks = paths.iter().map(|path| {
+            let mut tick = world.healthy(path, if look < 60 { 10 } else { 0 });
+            if look >= 60 {
+                (0..10 * (look - 59)).for_each(|i| tick.pending.handshake.push(LOOK * (i / 10)));
+            }
+            tick
+        });
+        let ticks = ticks.collect();
+        world.tick(ticks, HostTick::default());
+    }
+    let raised = world.raised();
+    assert_eq!(raised.len(), 6, "{raised:?}");
+    assert!(raised.iter().all(|(_, _, blame)| *blame == Blame::LocalHost), "{raised:?}");
+}
+
 /// The healthy twin, for a day of simulated time.
 #[test]
 fn a_healthy_day_is_silent() {

@@ -40,7 +40,7 @@ fn apart(limit: usize) -> Pods {
 
 /// A look at `at`, in which a namespace had so many handshakes.
 fn look(pods: &mut Pods, at: u64, all: &[(u32, u64)]) {
-    pods.begin(seconds(at), seconds(1));
+    pods.begin(seconds(at));
     for (netns, n) in all {
         pods.add(*netns, &subject(), &counts(*n), seconds(at - 1));
     }
