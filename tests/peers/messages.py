@@ -53,7 +53,12 @@ MESSAGES = {
         (3, "ipc", F.TYPE_INT32, None, False),
     ],
     "DNSConfig": [(1, "servers", F.TYPE_STRING, None, True)],
-    "LinuxSandboxSecurityContext": [(1, "namespace_options", F.TYPE_MESSAGE, "NamespaceOption", False)],
+    # 0: the runtime's default profile.
+    "SecurityProfile": [(1, "profile_type", F.TYPE_INT32, None, False)],
+    "LinuxSandboxSecurityContext": [
+        (1, "namespace_options", F.TYPE_MESSAGE, "NamespaceOption", False),
+        (9, "seccomp", F.TYPE_MESSAGE, "SecurityProfile", False),
+    ],
     "LinuxPodSandboxConfig": [
         (1, "cgroup_parent", F.TYPE_STRING, None, False),
         (2, "security_context", F.TYPE_MESSAGE, "LinuxSandboxSecurityContext", False),
@@ -74,12 +79,39 @@ MESSAGES = {
     "Image": [(1, "id", F.TYPE_STRING, None, False), (2, "repo_tags", F.TYPE_STRING, None, True)],
     "ImageStatusRequest": [(1, "image", F.TYPE_MESSAGE, "ImageSpec", False)],
     "ImageStatusResponse": [(1, "image", F.TYPE_MESSAGE, "Image", False)],
-    "LinuxContainerSecurityContext": [(3, "namespace_options", F.TYPE_MESSAGE, "NamespaceOption", False)],
-    "LinuxContainerConfig": [(2, "security_context", F.TYPE_MESSAGE, "LinuxContainerSecurityContext", False)],
+    "Capability": [
+        (1, "add_capabilities", F.TYPE_STRING, None, True),
+        (2, "drop_capabilities", F.TYPE_STRING, None, True),
+    ],
+    "Int64Value": [(1, "value", F.TYPE_INT64, None, False)],
+    "LinuxContainerSecurityContext": [
+        (1, "capabilities", F.TYPE_MESSAGE, "Capability", False),
+        (2, "privileged", F.TYPE_BOOL, None, False),
+        (3, "namespace_options", F.TYPE_MESSAGE, "NamespaceOption", False),
+        (5, "run_as_user", F.TYPE_MESSAGE, "Int64Value", False),
+        (7, "readonly_rootfs", F.TYPE_BOOL, None, False),
+        (11, "no_new_privs", F.TYPE_BOOL, None, False),
+        (12, "run_as_group", F.TYPE_MESSAGE, "Int64Value", False),
+        (15, "seccomp", F.TYPE_MESSAGE, "SecurityProfile", False),
+    ],
+    "LinuxContainerResources": [(4, "memory_limit_in_bytes", F.TYPE_INT64, None, False)],
+    "LinuxContainerConfig": [
+        (1, "resources", F.TYPE_MESSAGE, "LinuxContainerResources", False),
+        (2, "security_context", F.TYPE_MESSAGE, "LinuxContainerSecurityContext", False),
+    ],
+    "KeyValue": [(1, "key", F.TYPE_STRING, None, False), (2, "value", F.TYPE_STRING, None, False)],
+    "Mount": [
+        (1, "container_path", F.TYPE_STRING, None, False),
+        (2, "host_path", F.TYPE_STRING, None, False),
+        (3, "readonly", F.TYPE_BOOL, None, False),
+    ],
     "ContainerConfig": [
         (1, "metadata", F.TYPE_MESSAGE, "ContainerMetadata", False),
         (2, "image", F.TYPE_MESSAGE, "ImageSpec", False),
         (3, "command", F.TYPE_STRING, None, True),
+        (4, "args", F.TYPE_STRING, None, True),
+        (6, "envs", F.TYPE_MESSAGE, "KeyValue", True),
+        (7, "mounts", F.TYPE_MESSAGE, "Mount", True),
         (15, "linux", F.TYPE_MESSAGE, "LinuxContainerConfig", False),
     ],
     "CreateContainerRequest": [
@@ -95,6 +127,9 @@ MESSAGES = {
         (2, "timeout", F.TYPE_INT64, None, False),
     ],
     "StopContainerResponse": [],
+    "ContainerStatus": [(1, "id", F.TYPE_STRING, None, False), (7, "exit_code", F.TYPE_INT32, None, False)],
+    "ContainerStatusRequest": [(1, "container_id", F.TYPE_STRING, None, False)],
+    "ContainerStatusResponse": [(1, "status", F.TYPE_MESSAGE, "ContainerStatus", False)],
     "ExecSyncRequest": [
         (1, "container_id", F.TYPE_STRING, None, False),
         (2, "cmd", F.TYPE_STRING, None, True),

@@ -78,6 +78,12 @@ impl Drop for Turn {
     }
 }
 
+/// The machine, for an agent that something else starts and whose counts are compared with the truth; while it is held.
+#[must_use]
+pub fn alone() -> impl Sized {
+    Turn::take(true)
+}
+
 /// How an agent is to be started.
 #[derive(Default)]
 pub struct Setup {

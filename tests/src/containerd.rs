@@ -51,8 +51,7 @@ impl Containerd {
     /// Starts it on a host, which its pods reach by the first address of `network`/24.
     pub fn start(host: &Host, test: &str, network: Ipv4Addr) -> Self {
         // Mounts of its own are where it, runc and the plugins always write. It ends with whoever started it, killed or not.
-        const SCRIPT: &str =
-            "mount -t tmpfs run /run && mount -t tmpfs lib /var/lib && exec \"$0\" --config \"$1\"";
+        const SCRIPT: &str = "mount -t tmpfs run /run && mount -t tmpfs lib /var/lib && mount -t bpf bpf /sys/fs/bpf && exec \"$0\" --config \"$1\"";
         let (directory, cgroups) = (Directory::new(), Cgroups::new(test));
         let programs = file("target/tools/containerd/usr").canonicalize();
         let programs = programs.unwrap_or_else(|e| panic!("containerd: {e}: cargo xtask setup"));
@@ -75,7 +74,7 @@ impl Containerd {
             );
             this.asked("Version", &json!({})).ok()
         });
-        this.import(&programs);
+        this.add(&busybox(this.directory.path()), IMAGE);
         this
     }
 
@@ -90,16 +89,34 @@ impl Containerd {
         format!("{} {}", text(&answer, "runtime_name"), text(&answer, "runtime_version"))
     }
 
-    fn import(&self, programs: &Path) {
-        let image = image(self.directory.path());
-        let mut ctr = Command::new(programs.join("bin/ctr"));
+    /// Gives it an image, a file in the form of `docker save`.
+    pub fn add(&self, image: &Path, name: &str) {
+        let mut ctr = tool("tools/containerd/usr/bin/ctr");
         ctr.arg("--address").arg(&self.socket).args(["--namespace", "k8s.io", "images", "import"]).arg(image);
         run(&mut ctr);
         // It hears of its own images by events.
         eventually("the image is known to it", SOON, || {
-            let status = self.ask("ImageStatus", &json!({"image": {"image": IMAGE}}));
+            let status = self.ask("ImageStatus", &json!({"image": {"image": name}}));
             status.get("image").map(drop)
         });
+    }
+
+    /// Its part of the tree of cgroups, where a kubelet has `/kubepods`.
+    pub fn cgroups(&self) -> &Cgroups {
+        &self.cgroups
+    }
+
+    /// A place in its file system, in which `/run` and `/sys/fs/bpf` are its own.
+    pub fn place(&self, path: &str) -> PathBuf {
+        let inside = children(self.process.id()).first().copied().expect("containerd runs");
+        Path::new("/proc").join(inside.to_string()).join("root").join(path.trim_start_matches('/'))
+    }
+
+    /// What it had runc do for a container (runtime-spec, config.md).
+    pub fn spec(&self, container: &str) -> Value {
+        let of_tasks = self.directory.path().join("state/io.containerd.runtime.v2.task/k8s.io");
+        let text = fs::read_to_string(of_tasks.join(container).join("config.json")).expect("a bundle");
+        serde_json::from_str(&text).expect("JSON")
     }
 
     /// One call, as the kubelet makes it.
@@ -114,8 +131,9 @@ impl Containerd {
         Ok(serde_json::from_slice(&output.stdout).expect("JSON"))
     }
 
+    /// The same; fails where it is refused.
     #[track_caller]
-    fn ask(&self, method: &str, request: &Value) -> Value {
+    pub fn ask(&self, method: &str, request: &Value) -> Value {
         self.asked(method, request)
             .unwrap_or_else(|error| panic!("{error}\ncontainerd said:\n{}", self.process.output().join("\n")))
     }
@@ -228,31 +246,36 @@ fn configure(directory: &Directory, socket: &Path, plugins: &Path, network: Ipv4
     directory.write("containerd.toml", &text)
 }
 
-/// An image of busybox, in the form of `docker save` (moby, image/spec/spec.md); it is a sandbox's unless it is told otherwise.
-fn image(directory: &Path) -> PathBuf {
-    let (root, parts) = (directory.join("image/root"), directory.join("image/parts"));
-    for path in [root.join("bin"), parts.clone()] {
-        fs::create_dir_all(path).expect("a directory");
-    }
+/// An image of busybox; it is a sandbox's unless it is told otherwise.
+fn busybox(directory: &Path) -> PathBuf {
+    let root = directory.join("busybox");
+    fs::create_dir_all(root.join("bin")).expect("a directory");
     run(Command::new("cp").arg("/bin/busybox").arg(root.join("bin")));
     for name in ["sh", "seq", "nc", "sleep", "pause"] {
         fs::hard_link(root.join("bin/busybox"), root.join("bin").join(name)).expect("a link");
     }
+    image(&root, IMAGE, &json!({"Env": ["PATH=/bin"], "Cmd": ["/bin/sh", "-c", SANDBOX]}))
+}
+
+/// An image of the files below `root`, beside it, in the form of `docker save` (moby, image/spec/spec.md).
+pub fn image(root: &Path, name: &str, config: &Value) -> PathBuf {
+    let parts = root.with_extension("parts");
+    fs::create_dir_all(&parts).expect("a directory");
     let layer = parts.join("layer.tar");
-    run(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&layer).arg("."));
+    run(Command::new("tar").arg("-C").arg(root).arg("-cf").arg(&layer).arg("."));
     let digest = said(Command::new("sha256sum").arg(&layer));
     let digest = digest.split_whitespace().next().expect("a digest");
     let config = json!({
         "architecture": if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" },
         "os": "linux",
-        "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/sh", "-c", SANDBOX]},
+        "config": config,
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
     });
-    let manifest = json!([{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]);
+    let manifest = json!([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]);
     for (name, content) in [("config.json", config), ("manifest.json", manifest)] {
         fs::write(parts.join(name), content.to_string()).expect("a part of the image");
     }
-    let archive = directory.join("image.tar");
+    let archive = root.with_extension("tar");
     run(Command::new("tar").arg("-C").arg(&parts).arg("-cf").arg(&archive).arg("."));
     archive
 }
