@@ -51,16 +51,25 @@ impl Containerd {
     /// Starts it on a host, which its pods reach by the first address of `network`/24.
     pub fn start(host: &Host, test: &str, network: Ipv4Addr) -> Self {
         // Mounts of its own are where it, runc and the plugins always write. It ends with whoever started it, killed or not.
-        const SCRIPT: &str = "mount -t tmpfs run /run && mount -t tmpfs lib /var/lib && mount -t bpf bpf /sys/fs/bpf && exec \"$0\" --config \"$1\"";
+        const SCRIPT: &str = "mount -t tmpfs run /run && mount -t tmpfs lib /var/lib && mount -t bpf bpf /sys/fs/bpf && \
+                              mkdir /run/containerd && mount --bind \"$2\" /run/containerd && \
+                              exec \"$0\" --config \"$1\"";
         let (directory, cgroups) = (Directory::new(), Cgroups::new(test));
         let programs = file("target/tools/containerd/usr").canonicalize();
         let programs = programs.unwrap_or_else(|e| panic!("containerd: {e}: cargo xtask setup"));
-        let socket = directory.path().join("containerd.sock");
+        // Where every containerd has it, to what runs in its pods.
+        let run_directory = directory.path().join("run");
+        fs::create_dir(&run_directory).expect("a directory");
+        let socket = run_directory.join("containerd.sock");
         let config = configure(&directory, &socket, &programs.join("lib/cni"), network);
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "nsenter", &format!("--net={}", host.path().display())]);
         command.args(["unshare", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child"]);
-        command.args(["sh", "-c", SCRIPT]).arg(programs.join("bin/containerd")).arg(config);
+        command
+            .args(["sh", "-c", SCRIPT])
+            .arg(programs.join("bin/containerd"))
+            .arg(config)
+            .arg(run_directory);
         let path = std::env::var("PATH").unwrap_or_default();
         // Where it finds its shim, and the shim runc.
         let own = ["bin", "sbin"].map(|of| programs.join(of).display().to_string()).join(":");

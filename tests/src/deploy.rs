@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     io::Write,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -13,6 +14,8 @@ use graylag::{
     telemetry::catalog::{Id, Kind, attribute},
 };
 use serde_json::Value;
+
+use crate::proc::Directory;
 
 /// A file of the repository.
 pub fn file(path: &str) -> PathBuf {
@@ -52,6 +55,27 @@ fn judge(arguments: &[&str], input: &str) -> Value {
 pub fn yaml(path: &str) -> Vec<Value> {
     let path = file(path).display().to_string();
     judge(&["yaml", &path], "").as_array().expect("a list").clone()
+}
+
+/// What kustomize makes of a part of `deploy/kubernetes`.
+#[track_caller]
+pub fn kustomize(path: &str) -> String {
+    said(tool("venv/bin/kubectl").arg("kustomize").arg(file("deploy/kubernetes").join(path)))
+}
+
+/// The same with a component added, as somebody's own overlay would.
+#[track_caller]
+pub fn kustomize_with(path: &str, component: &str) -> String {
+    let directory = Directory::new();
+    // Kustomize wants its directories relative to each other.
+    let up = "../".repeat(fs::canonicalize(directory.path()).expect("a path").components().count() - 1);
+    let from = |path: &str| {
+        let path = fs::canonicalize(file("deploy/kubernetes").join(path)).expect("a path");
+        format!("{up}{}", path.strip_prefix("/").expect("absolute").display())
+    };
+    let text = format!("resources: [{}]\ncomponents: [{}]\n", from(path), from(component));
+    directory.write("kustomization.yaml", &text);
+    said(tool("venv/bin/kubectl").arg("kustomize").arg(directory.path()))
 }
 
 /// The documents of a text, and what is wrong with them by the strict schemas of these versions of Kubernetes.
@@ -197,7 +221,7 @@ fn may_be(name: &str, value: &str) -> bool {
 /// The anchors of a document: its headings, as they are linked.
 #[track_caller]
 pub fn anchors(path: &str) -> BTreeSet<String> {
-    let text = std::fs::read_to_string(file(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
+    let text = fs::read_to_string(file(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
     let headings =
         text.lines().filter_map(|line| line.strip_prefix('#')?.trim_start_matches('#').strip_prefix(' '));
     let kept = |c: char| match c {

@@ -12,10 +12,11 @@ use std::{
     time::Duration,
 };
 
+use graylag::model::status::Status;
 use graylag_tests::{
     agent::{alone, binary},
-    containerd::{self, Containerd},
-    deploy::{file, kubernetes, said, tool},
+    containerd::{self, Containerd, Pod, connections},
+    deploy::{kubernetes, kustomize, kustomize_with},
     eventually,
     http::get,
     kubelet::{Kubelet, Running},
@@ -45,18 +46,16 @@ impl Node {
     fn new(test: u8) -> Self {
         let (own, client) = (Host::new(), Host::new());
         link((&own, "eth0", address(test, 1)), (&client, "eth0", address(test, 2)));
-        let containerd = Containerd::start(&own, &format!("ds{test}"), Ipv4Addr::new(10, 79, test, 0));
+        let containerd = Containerd::start(&own, &format!("ds{test}"), Ipv4Addr::new(10, 80, test, 0));
         let directory = Directory::new();
         containerd.add(&image(&directory), IMAGE);
-        let server = Echo::on(listen(&own, address(test, 1), PORT, 128));
+        let server = Echo::on(listen(&own, IpAddr::V4(Ipv4Addr::UNSPECIFIED), PORT, 128));
         Self { test, containerd, _server: server, client, own }
     }
 
     /// The pod of a rendered overlay, as this node's kubelet has it.
-    fn kubelet(&self, overlay: &str, secrets: &BTreeMap<&str, BTreeMap<&str, &str>>) -> Kubelet<'_> {
-        let rendered =
-            said(tool("venv/bin/kubectl").arg("kustomize").arg(file("deploy/kubernetes").join(overlay)));
-        let (documents, errors) = kubernetes(&rendered, &["1.37"]);
+    fn kubelet(&self, rendered: &str, secrets: &BTreeMap<&str, BTreeMap<&str, &str>>) -> Kubelet<'_> {
+        let (documents, errors) = kubernetes(rendered, &["1.37"]);
         assert_eq!(errors, Vec::<String>::new());
         let uid = format!("d5e0a7b1-{:04x}-4c1f-9d2e-{:012x}", self.test, std::process::id());
         Kubelet::new(&self.containerd, &documents, secrets, (IMAGE, "node-1", uid))
@@ -71,6 +70,20 @@ impl Node {
         for _ in 0..number {
             ask(&mut connect(&self.client, address(self.test, 1), PORT).unwrap(), 10).unwrap();
         }
+    }
+
+    fn status(&self) -> Option<Status> {
+        let (code, body) = get(&self.socket(), "/v1/status")?;
+        (code == 200).then(|| serde_json::from_str(&body).unwrap())
+    }
+
+    /// A pod that connects to the server from a network of its own.
+    fn shop(&self) {
+        let uid = format!("c1d8a2c3-{:04x}-4a51-9c7d-{:012x}", self.test, std::process::id());
+        let pod = Pod { name: "web-0", uid, class: "kubepods" };
+        let sandbox = self.containerd.sandbox(&pod);
+        let (gateway, script) = (Ipv4Addr::new(10, 80, self.test, 1), |to| connections(to, PORT, 7));
+        self.containerd.container(&pod, &sandbox, "web", 0, &script(gateway));
     }
 
     /// Handshakes of the client with the server that the agent has seen established, as the server's host.
@@ -146,10 +159,10 @@ fn image(directory: &Directory) -> PathBuf {
 }
 
 #[test]
-fn the_base_becomes_ready_sees_every_handshake_and_ends_at_once() {
+fn the_base_becomes_ready_sees_every_handshake_knows_pods_by_name_and_ends_at_once() {
     let _alone = alone();
     let node = Node::new(3);
-    let kubelet = node.kubelet("base", &BTreeMap::new());
+    let kubelet = node.kubelet(&kustomize_with("base", "components/cri"), &BTreeMap::new());
     let pod = kubelet.start();
     node.is_confined(&pod, &["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"]);
     eventually("it is ready", SOON, || kubelet.probe(&pod.container, "readinessProbe").ok());
@@ -161,6 +174,15 @@ fn the_base_becomes_ready_sees_every_handshake_and_ends_at_once() {
         environment.contains("k8s.node.name=node-1,k8s.namespace.name=graylag,k8s.pod.name="),
         "{environment}"
     );
+    // The component's socket: pods have their names.
+    node.shop();
+    let ours = || {
+        let pods = node.status()?.pods.into_iter();
+        pods.filter_map(|pod| pod.name).find(|name| name == "web-0")
+    };
+    eventually("its pods have their names", SOON, ours);
+    let source = node.status().unwrap().agent.attribution.unwrap().source;
+    assert_eq!(source, "cgroups and /run/containerd/containerd.sock");
     assert_eq!(kubelet.stop(&pod.container), 0);
     assert!(!node.socket().exists(), "its socket is left");
 }
@@ -170,7 +192,7 @@ fn on_a_media_host_its_successor_counts_on_and_the_map_is_there_for_data_planes(
     let _alone = alone();
     let node = Node::new(4);
     let keys = BTreeMap::from([("graylag-keys", BTreeMap::from([("stamp.keys", KEYS)]))]);
-    let kubelet = node.kubelet("overlays/media", &keys);
+    let kubelet = node.kubelet(&kustomize("overlays/media"), &keys);
     let pod = kubelet.start();
     node.is_confined(&pod, &["CAP_BPF", "CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE", "CAP_PERFMON"]);
     eventually("it is ready", SOON, || kubelet.probe(&pod.container, "readinessProbe").ok());

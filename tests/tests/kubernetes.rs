@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, process::Command};
 
 use graylag_tests::{
     agent::binary,
-    deploy::{file, kubernetes, said, tool},
+    deploy::{file, kubernetes, kustomize, kustomize_with, said},
     proc::Directory,
 };
 use serde_json::Value;
@@ -15,12 +15,8 @@ use serde_json::Value;
 const VERSIONS: [&str; 2] = ["1.27", "1.37"];
 const BUILDS: [&str; 4] = ["base", "overlays/collector", "overlays/media", "overlays/otlp"];
 
-fn build(path: &str) -> String {
-    said(tool("venv/bin/kubectl").arg("kustomize").arg(file("deploy/kubernetes").join(path)))
-}
-
 fn valid(path: &str) -> Vec<Value> {
-    let (documents, errors) = kubernetes(&build(path), &VERSIONS);
+    let (documents, errors) = kubernetes(&kustomize(path), &VERSIONS);
     assert_eq!(errors, Vec::<String>::new(), "{path}");
     documents
 }
@@ -47,7 +43,7 @@ fn everything_is_valid_and_a_typing_error_is_not() {
         let documents = valid(path);
         assert!(documents.len() >= 4, "{path}: {}", documents.len());
     }
-    let text = build("base");
+    let text = kustomize("base");
     for (right, wrong) in [
         ("hostNetwork:", "hostNetwrok:"),
         ("readOnlyRootFilesystem: true", "readOnlyRootFilesystem: yess"),
@@ -118,16 +114,7 @@ fn directories_of_the_host_are_those_that_it_names() {
 #[test]
 fn names_of_pods_have_to_be_asked_for() {
     for (overlay, name) in [("base", "graylag"), ("overlays/media", "graylag-media")] {
-        let directory = Directory::new();
-        // Kustomize wants its directories relative to each other.
-        let up = "../".repeat(fs::canonicalize(directory.path()).expect("a path").components().count() - 1);
-        let from = |path: &str| {
-            let path = fs::canonicalize(file("deploy/kubernetes").join(path)).expect("a path");
-            format!("{up}{}", path.strip_prefix("/").expect("absolute").display())
-        };
-        let text = format!("resources: [{}]\ncomponents: [{}]\n", from(overlay), from("components/cri"));
-        directory.write("kustomization.yaml", &text);
-        let built = said(tool("venv/bin/kubectl").arg("kustomize").arg(directory.path()));
+        let built = kustomize_with(overlay, "components/cri");
         let (documents, errors) = kubernetes(&built, &VERSIONS);
         assert_eq!(errors, Vec::<String>::new(), "{overlay}");
         assert_eq!(of_kind(&documents, "DaemonSet")[0]["metadata"]["name"], name);
