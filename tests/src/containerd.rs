@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::{
@@ -17,7 +16,7 @@ use crate::{
     net::Host,
     pods::Cgroups,
     proc::{Directory, Process, run},
-    servers::children,
+    servers::{children, kill_inside},
 };
 
 /// The only image; there is no registry.
@@ -208,10 +207,8 @@ impl Containerd {
 
 impl Drop for Containerd {
     fn drop(&mut self) {
-        // The first process of its namespace: the kernel ends all others with it. What waits for it does not pass on signals.
-        for child in children(self.process.id()) {
-            let _ = Pid::from_raw(child as i32).map(|child| kill_process(child, Signal::KILL));
-        }
+        // What waits for it does not pass on signals.
+        kill_inside(&self.process);
     }
 }
 

@@ -35,6 +35,7 @@ pub mod schema;
 pub mod servers;
 pub mod sites;
 pub mod syscall;
+pub mod systemd;
 pub mod traffic;
 pub mod trial;
 pub mod turn;

@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::{
     eventually,
     net::Host,
@@ -141,7 +143,7 @@ impl Postgres {
 impl Drop for Postgres {
     fn drop(&mut self) {
         // Fast shutdown: clients need not leave first.
-        self.process.signal(rustix::process::Signal::INT);
+        self.process.signal(Signal::INT);
     }
 }
 
@@ -154,6 +156,13 @@ pub fn with_port(address: IpAddr, port: u16) -> String {
 pub fn children(pid: u32) -> Vec<u32> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     text.split_whitespace().filter_map(|child| child.parse().ok()).collect()
+}
+
+/// Kills what is first in its process namespace, a child of `process`: the kernel ends all others of it with it.
+pub fn kill_inside(process: &Process) {
+    for child in children(process.id()) {
+        let _ = Pid::from_raw(child as i32).map(|child| kill_process(child, Signal::KILL));
+    }
 }
 
 fn accepting(host: &Host, addresses: &[IpAddr], port: u16, process: &Process) {
@@ -186,7 +195,7 @@ fn identity(user: &str) -> (u32, u32) {
 }
 
 /// Sends a signal to a process by its id.
-pub fn signal(pid: u32, signal: rustix::process::Signal) {
-    let pid = rustix::process::Pid::from_raw(pid as i32).expect("pid");
-    rustix::process::kill_process(pid, signal).expect("kill");
+pub fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(pid as i32).expect("pid");
+    kill_process(pid, signal).expect("kill");
 }
