@@ -34,6 +34,7 @@ mount -t proc proc "$root/proc"
 mount --rbind /sys "$root/sys"
 mount -t tmpfs cgroup "$root/sys/fs/cgroup"
 mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
+mount -t bpf -o mode=0700 bpf "$root/sys/fs/bpf"
 mount --rbind /dev "$root/dev"
 mount -t tmpfs run "$root/run"
 mount -t tmpfs tmp "$root/tmp"
@@ -41,6 +42,7 @@ rm -rf "$root"/etc/systemd/system/*.wants "$root"/lib/systemd/system/*.wants
 install -m 0755 "$program" "$root/usr/bin/graylag"
 install -m 0644 "$deploy/systemd/graylag.service" "$root/lib/systemd/system/"
 install -D -m 0644 "$deploy/systemd/graylag.sysusers" "$root/usr/lib/sysusers.d/graylag.conf"
+install -D -m 0644 "$deploy/systemd/graylag.tmpfile" "$root/usr/lib/tmpfiles.d/graylag.conf"
 install -D -m 0644 "$deploy/graylag.toml" "$root/etc/graylag/graylag.toml"
 install -D -m 0644 "$deploy/systemd/graylag.default" "$root/etc/default/graylag"
 systemd-sysusers --root="$root" graylag.conf
@@ -87,20 +89,18 @@ impl Systemd {
         Path::new("/proc").join(self.first().to_string()).join("root").join(path.trim_start_matches('/'))
     }
 
+    /// Runs a command there.
+    #[track_caller]
+    pub fn run(&self, arguments: &[&str]) -> Ended {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.first().to_string(), "--mount", "--pid", "--root", "--wd"]);
+        finish(command.args(arguments))
+    }
+
     /// Runs `systemctl` there.
     #[track_caller]
     pub fn systemctl(&self, arguments: &[&str]) -> Ended {
-        let mut command = Command::new("nsenter");
-        command.args([
-            "--target",
-            &self.first().to_string(),
-            "--mount",
-            "--pid",
-            "--root",
-            "--wd",
-            "systemctl",
-        ]);
-        finish(command.args(arguments))
+        self.run(&[&["systemctl"], arguments].concat())
     }
 
     /// The same; fails where it does.

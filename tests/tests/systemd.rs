@@ -13,6 +13,7 @@ use graylag_tests::{
     http::get,
     metrics::Scrape,
     net::{Host, link},
+    path_map::Reader,
     systemd::Systemd,
     traffic::{Echo, ask, connect, listen},
 };
@@ -33,10 +34,10 @@ struct Machine {
 }
 
 impl Machine {
-    fn new() -> Self {
+    fn new(test: &str) -> Self {
         let (own, client) = (Host::new(), Host::new());
         link((&own, "eth0", SERVER), (&client, "eth0", CLIENT));
-        let systemd = Systemd::start(&own, "unit");
+        let systemd = Systemd::start(&own, test);
         let server = Echo::on(listen(&own, SERVER, PORT, 128));
         Self { systemd, _server: server, client, _own: own }
     }
@@ -51,12 +52,21 @@ impl Machine {
         eventually("it is ready", SOON, || self.get("/readyz").map(drop));
     }
 
-    /// Makes connections, which are to be counted under this peer.
-    #[track_caller]
-    fn sees(&self, number: u64, peer: &str) {
+    fn connections(&self, number: u64) {
         for _ in 0..number {
             ask(&mut connect(&self.client, SERVER, PORT).unwrap(), 10).unwrap();
         }
+    }
+
+    /// Makes connections, which are to be counted under this peer.
+    #[track_caller]
+    fn sees(&self, number: u64, peer: &str) {
+        self.connections(number);
+        self.counts(number, peer);
+    }
+
+    #[track_caller]
+    fn counts(&self, number: u64, peer: &str) {
         let labels =
             [("graylag.peer.name", peer), ("graylag.role", "server"), ("graylag.outcome", "established")];
         eventually("every handshake is counted", SOON, || {
@@ -73,7 +83,7 @@ impl Machine {
 #[test]
 fn under_its_unit_it_sees_every_handshake_reloads_is_restarted_and_stops() {
     let _alone = alone();
-    let machine = Machine::new();
+    let machine = Machine::new("unit");
     let systemd = &machine.systemd;
     systemd.does(&["start", UNIT]);
     machine.until_ready();
@@ -111,4 +121,27 @@ fn under_its_unit_it_sees_every_handshake_reloads_is_restarted_and_stops() {
     systemd.does(&["stop", UNIT]);
     assert_eq!(systemd.property(UNIT, "Result"), "success");
     assert!(!systemd.place("/run/graylag").exists(), "what it ran in is gone");
+}
+
+#[test]
+fn with_a_pin_its_successor_counts_on() {
+    let _alone = alone();
+    let machine = Machine::new("pins");
+    let systemd = &machine.systemd;
+    // As with every boot.
+    let made = systemd.run(&["systemd-tmpfiles", "--create", "graylag.conf"]);
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let map = "[api]\npath_map = \"/run/graylag/bpf/path_state\"\n";
+    machine.configure(&format!("[kernel]\npin = \"/run/graylag/bpf/agent\"\n{map}"));
+    systemd.does(&["start", UNIT]);
+    machine.until_ready();
+    machine.sees(20, "10.81.0.0/24");
+    Reader::open(&systemd.place("/sys/fs/bpf/graylag/path_state")).unwrap();
+    // An upgrade: the kernel half goes on counting in between.
+    systemd.does(&["stop", UNIT]);
+    machine.connections(30);
+    systemd.does(&["start", UNIT]);
+    machine.until_ready();
+    machine.connections(10);
+    machine.counts(60, "10.81.0.0/24");
 }
