@@ -12,6 +12,7 @@ pub mod bpf;
 pub mod calls;
 pub mod container;
 pub mod containerd;
+pub mod contract;
 pub mod deploy;
 pub mod elf;
 pub mod every;
