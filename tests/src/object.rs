@@ -38,6 +38,11 @@ impl Object {
         &self.bytes
     }
 
+    /// What it says of its types.
+    pub const fn btf(&self) -> &Btf {
+        &self.btf
+    }
+
     /// The layout of a structure, by its name, as the compiler of the kernel half laid it out.
     #[track_caller]
     pub fn layout(&self, name: &str) -> Layout {

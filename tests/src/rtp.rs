@@ -61,11 +61,18 @@ impl Stream {
             packet.extend((12 + self.bytes as u16).to_be_bytes());
         }
         packet.extend([0x80, self.payload_type]);
-        packet.extend((number as u16).to_be_bytes());
-        packet.extend((number as u32).wrapping_mul(self.ticks).to_be_bytes());
+        packet.extend([0; 6]);
         packet.extend(self.ssrc.to_be_bytes());
         packet.resize(packet.len() + self.bytes, 0x5a);
+        self.renumber(&mut packet, number);
         packet
+    }
+
+    /// Makes a packet another one of its stream.
+    pub fn renumber(&self, packet: &mut [u8], number: u64) {
+        let at = if self.channel == 0 { 0 } else { 4 };
+        packet[at + 2..at + 4].copy_from_slice(&(number as u16).to_be_bytes());
+        packet[at + 4..at + 8].copy_from_slice(&(number as u32).wrapping_mul(self.ticks).to_be_bytes());
     }
 }
 
@@ -132,8 +139,18 @@ pub fn send(socket: &UdpSocket, stream: &Stream, order: &[u64]) {
     }
 }
 
-/// The same, `batch` packets to a call, as one datagram that the kernel cuts up later (`UDP_SEGMENT`).
+/// The same, `batch` packets to a call, as one datagram that the kernel cuts up later.
 pub fn send_batches(socket: &UdpSocket, stream: &Stream, order: &[u64], batch: usize) {
+    cut_up(socket, stream);
+    for numbers in order.chunks(batch) {
+        let together: Vec<u8> = numbers.iter().flat_map(|number| stream.packet(*number)).collect();
+        socket.send(&together).expect("send");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// What a socket sends at once is packets of this stream, which the kernel cuts up later (`UDP_SEGMENT`).
+pub fn cut_up(socket: &UdpSocket, stream: &Stream) {
     const UDP_SEGMENT: libc::c_int = 103;
     let size = libc::c_int::try_from(stream.packet(0).len()).expect("size");
     // SAFETY: an option of the size of an int, of a socket that is open.
@@ -147,9 +164,4 @@ pub fn send_batches(socket: &UdpSocket, stream: &Stream, order: &[u64], batch: u
         )
     };
     assert_eq!(outcome, 0, "UDP_SEGMENT: {}", std::io::Error::last_os_error());
-    for numbers in order.chunks(batch) {
-        let together: Vec<u8> = numbers.iter().flat_map(|number| stream.packet(*number)).collect();
-        socket.send(&together).expect("send");
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }

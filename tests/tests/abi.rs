@@ -1,8 +1,9 @@
 //! The contract between the halves: what the agent takes a key, a value or a record to be is what the kernel object has
-//! in its BTF, member by member, and what its maps are declared with.
+//! in its BTF, member by member, and what its maps are declared with. And the contract between one agent and the next, which is the
+//! same: no change of it goes without another `ABI_VERSION`.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests are tests
 
-use std::mem::offset_of;
+use std::{collections::BTreeSet, env, fs, mem::offset_of, path::Path};
 
 use graylag_ebpf::{
     ABI_VERSION,
@@ -19,7 +20,10 @@ use graylag_ebpf::{
     table::Bucket,
     task::TaskRecord,
 };
-use graylag_tests::object::{Layout, Object, PROFILES};
+use graylag_tests::{
+    contract,
+    object::{Layout, Object, PROFILES},
+};
 
 macro_rules! layout {
     ($name:ident { $($member:ident),* $(,)? }) => {{
@@ -180,4 +184,38 @@ fn the_object_says_which_version_of_the_contract_it_has() {
     for profile in PROFILES {
         assert_eq!(Object::read(profile).constant("LAYOUTS"), Some(ABI_VERSION), "{profile}");
     }
+}
+
+/// The contract as it was written down.
+const WRITTEN: &str = include_str!("../../agent-ebpf/abi.txt");
+/// Set, it is written down anew.
+const WRITE: &str = "GRAYLAG_WRITE_ABI";
+const HOW: &str =
+    "cargo xtask build-ebpf && GRAYLAG_WRITE_ABI=1 cargo test -p graylag-tests --test abi handed_on";
+
+/// What an agent of the same version has pinned is taken over: the kernel says then how large things are, not what is in them.
+#[test]
+fn what_is_handed_on_is_what_its_version_says() {
+    let now = contract::of(&Object::read("bpf"));
+    let (version, then) = WRITTEN.split_once("\n\n").unwrap_or_default();
+    let head = format!("ABI_VERSION {ABI_VERSION}");
+    let changed = [only("-", then, &now), only("+", &now, then)].concat();
+    assert!(
+        then == now || version != head,
+        "what one agent hands on to the next has changed, and would be taken for what it was: raise ABI_VERSION in \
+         agent-ebpf/src/lib.rs, which is still {ABI_VERSION}, and write it down anew: {HOW}\n{changed}"
+    );
+    if env::var_os(WRITE).is_some() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent-ebpf/abi.txt");
+        fs::write(path, format!("{head}\n\n{now}")).unwrap();
+        return;
+    }
+    assert_eq!(version, head, "this version is not written down: {HOW}\n{changed}");
+}
+
+/// Lines of one text that the other does not have.
+fn only(sign: &str, of: &str, other: &str) -> String {
+    let other: BTreeSet<&str> = other.lines().collect();
+    let lines = of.lines().filter(|line| !other.contains(line));
+    lines.flat_map(|line| [sign, " ", line, "\n"]).collect()
 }

@@ -44,21 +44,16 @@ pub struct Datagram {
     pub created: u32,
     /// The flow's path.
     pub path: u32,
-    /// When it came.
-    pub clock: Clock,
-}
-
-/// The time of a datagram: as near as a tick of the kernel, and exact once that is asked for.
-pub struct Clock {
-    /// Monotonic nanoseconds.
+    /// When it came, monotonic nanoseconds, as near as a tick of the kernel.
     pub coarse_ns: u64,
-    /// In units of [`clock::UNIT_NS`]; 0 while not asked for.
+    /// The same exactly, in units of [`clock::UNIT_NS`]; 0 while not asked for.
     exact: u32,
-    /// Place of the datagram's flow in the flow table: streams of one SSRC, of many senders, do not all have their turn at once.
+    /// Place of its flow in the flow table.
     pub flow: u32,
 }
 
-impl Time for Clock {
+/// Streams of one SSRC, of many senders, do not all have their turn at once: the flow's place is theirs.
+impl Time for Datagram {
     #[inline(always)]
     fn coarse(&mut self) -> u32 {
         clock::units(self.coarse_ns)
@@ -87,7 +82,7 @@ impl Datagram {
         let datagram = unsafe { memory.assume_init_mut() };
         datagram.segments = 1;
         datagram.direction = direction;
-        datagram.clock.coarse_ns = maps::coarse_now();
+        datagram.coarse_ns = maps::coarse_now();
         datagram
     }
 

@@ -81,18 +81,17 @@ fn account(packet: Packet, direction: Direction, datagram: &mut Datagram) {
     datagram.created = flow.created_ns as u32;
     let kind = datagram.open(packet);
     let Some(traffic) = maps::traffic(datagram.path, direction) else { return };
-    traffic.last_ns = datagram.clock.coarse_ns;
+    traffic.last_ns = datagram.coarse_ns;
     traffic.bytes += u64::from(datagram.bytes);
     maps::bump(&mut traffic.packets, group(kind), u64::from(datagram.segments));
     let half = flow.half_mut(direction);
-    let first =
-        half.count(moment(datagram.clock.coarse_ns), datagram.segments, u64::from(datagram.bytes), kind);
+    let first = half.count(moment(datagram.coarse_ns), datagram.segments, u64::from(datagram.bytes), kind);
     if datagram.channel != 0 {
         half.kinds |= IN_CHANNEL;
     }
     match kind {
         Kind::Rtp => {
-            traffic.last_media_ns = datagram.clock.coarse_ns;
+            traffic.last_media_ns = datagram.coarse_ns;
             stream::packets(packet, datagram, half, traffic);
         }
         Kind::Stun | Kind::Dtls => _ = media_session(packet.raw(), datagram, flow),
@@ -111,7 +110,7 @@ extern "C" fn media_progress(datagram: *const Datagram, flow: *const Flow) -> u3
     if let Some((datagram, flow)) = unsafe { datagram.as_ref().zip(flow.as_ref()) }
         && let Some(session) = maps::session(flow.session)
     {
-        session.follow(flow, moment(datagram.clock.coarse_ns));
+        session.follow(flow, moment(datagram.coarse_ns));
     }
     0
 }
@@ -138,14 +137,14 @@ fn checked(packet: Packet, datagram: &Datagram, flow: &mut Flow) {
     let header = stun::Header::parse([head[0], head[1], head[2], head[3]]);
     let half = flow.half_mut(datagram.direction);
     let before = half.stun;
-    half.stun(moment(datagram.clock.coarse_ns), &header);
+    half.stun(moment(datagram.coarse_ns), &header);
     let mut news = half.stun != before;
     if flow.session == 0 && header.method == stun::BINDING && header.class == stun::Class::Request {
         let packet = Copied(packet);
         if let Some(place) = stun::username(&packet, datagram.at, header.length) {
             flow.session = session::key(&packet, place);
             if flow.session != 0 {
-                maps::begin_session(flow.session, datagram.clock.coarse_ns);
+                maps::begin_session(flow.session, datagram.coarse_ns);
                 news = true;
             }
         }
@@ -159,7 +158,7 @@ fn checked(packet: Packet, datagram: &Datagram, flow: &mut Flow) {
 fn secured(packet: Packet, datagram: &Datagram, flow: &mut Flow) {
     let half = flow.half_mut(datagram.direction);
     let before = half.dtls;
-    half.dtls(moment(datagram.clock.coarse_ns), &Copied(packet), datagram.at, datagram.end);
+    half.dtls(moment(datagram.coarse_ns), &Copied(packet), datagram.at, datagram.end);
     if half.dtls != before && flow.session != 0 {
         media_progress(datagram, flow);
     }
@@ -170,7 +169,7 @@ fn secured(packet: Packet, datagram: &Datagram, flow: &mut Flow) {
 fn find(datagram: &mut Datagram, hash: u64) -> Option<&'static mut Flow> {
     let words = &datagram.words;
     let (number, flow) = FLOW_TABLE.find(hash, |flow| maps::is_same(flow, words))?;
-    datagram.clock.flow = number;
+    datagram.flow = number;
     Some(flow)
 }
 
@@ -200,7 +199,7 @@ fn make(datagram: &mut Datagram) -> u32 {
         maps::count(MediaCounter::Crossed, 1);
         return NONE;
     }
-    let now_ns = datagram.clock.coarse_ns;
+    let now_ns = datagram.coarse_ns;
     let Some((number, flow, replaced)) = FLOW_TABLE.take(now_ns) else {
         maps::count(MediaCounter::FlowRefused, 1);
         return NONE;
@@ -217,7 +216,7 @@ fn make(datagram: &mut Datagram) -> u32 {
         maps::count(MediaCounter::FlowRefused, 1);
         return NONE;
     }
-    datagram.clock.flow = number;
+    datagram.flow = number;
     maps::count(MediaCounter::FlowCreated, 1);
     if replaced {
         maps::count(MediaCounter::FlowReplaced, 1);

@@ -5,16 +5,20 @@
 
 use graylag_ebpf::{
     ABI_VERSION,
+    counter::{Counter, Direction, Transport},
+    demux::Kind,
     flow::{Flow, Stream},
-    key::{PathKey, Peer, Tuple, UdpPort},
-    media::{FlowScan, MediaKey, PathFlows, PathQuality, PathTraffic},
-    record::{Conn, HalfOpen, HalfOpenRecord, PathRecord, PathStats, Scan, Waiting},
+    key::{PathKey, Peer, Role, Tuple, UdpPort},
+    media::{FlowScan, MediaCounter, MediaKey, PathFlows, PathQuality, PathTraffic},
+    outcome::Outcome,
+    record::{Conn, HalfOpen, HalfOpenRecord, PathRecord, PathStats, Retransmit, Scan, Waiting},
     relay::{SocketMedia, SocketRecord},
-    session::{Session, SessionRecord},
+    rtp::Event,
+    session::{Milestone, Session, SessionRecord},
     task::TaskRecord,
 };
 
-/// Every type of the ABI; the arrays take no room.
+/// Every type of the ABI, and what its arrays are indexed with; the arrays here take no room.
 #[repr(C)]
 struct Layouts {
     version: u64,
@@ -41,6 +45,16 @@ struct Layouts {
     session: [Session; 0],
     session_record: [SessionRecord; 0],
     task_record: [TaskRecord; 0],
+    counter: [Counter; 0],
+    media_counter: [MediaCounter; 0],
+    outcome: [Outcome; 0],
+    event: [Event; 0],
+    role: [Role; 0],
+    retransmit: [Retransmit; 0],
+    kind: [Kind; 0],
+    transport: [Transport; 0],
+    direction: [Direction; 0],
+    milestone: [Milestone; 0],
 }
 
 #[unsafe(no_mangle)]
@@ -69,4 +83,14 @@ static LAYOUTS: Layouts = Layouts {
     session: [],
     session_record: [],
     task_record: [],
+    counter: [],
+    media_counter: [],
+    outcome: [],
+    event: [],
+    role: [],
+    retransmit: [],
+    kind: [],
+    transport: [],
+    direction: [],
+    milestone: [],
 };

@@ -78,7 +78,7 @@ fn observe(ctx: &SkBuffContext, direction: Direction) {
         media_maps::count(MediaCounter::SocketRefused, u64::from(datagram.segments));
         return;
     };
-    let now = datagram.clock.coarse_ns;
+    let now = datagram.coarse_ns;
     if media.began_ns == 0 {
         media.began_ns = now;
     }

@@ -92,7 +92,7 @@ fn next(datagram: &mut Datagram, half: &mut Half) -> bool {
 /// Takes the next packet of a stream in good health.
 #[inline(always)]
 fn is_next(cursor: &mut Cursor, header: &Header, datagram: &mut Datagram) -> bool {
-    let is_next = rtp::accept_next(cursor, header, &mut datagram.clock);
+    let is_next = rtp::accept_next(cursor, header, datagram);
     if is_next {
         now_and_then(cursor, header, datagram);
     }
@@ -133,12 +133,12 @@ fn any(datagram: &mut Datagram, half: &mut Half) {
     let header = datagram.rtp();
     let (cursor, tally) = if half.cursor.is(header.ssrc, datagram.channel) {
         (&mut half.cursor, &mut half.tally)
-    } else if half.cursor.is_over(datagram.clock.coarse()) {
+    } else if half.cursor.is_over(datagram.coarse()) {
         half.cursor = Cursor::of(header.ssrc, datagram.channel);
         half.tally = Tally::default();
         (&mut half.cursor, &mut half.tally)
     } else if let Some(stream) = other(&header, datagram, half) {
-        stream.last = moment(datagram.clock.coarse_ns);
+        stream.last = moment(datagram.coarse_ns);
         (&mut stream.cursor, &mut stream.tally)
     } else {
         return;
@@ -149,7 +149,7 @@ fn any(datagram: &mut Datagram, half: &mut Half) {
         return;
     }
     let known = cursor.clock != 0;
-    let newest = rtp::accept(cursor, tally, &header, maps::clock_of(&CLOCKS), &mut datagram.clock, &mut path);
+    let newest = rtp::accept(cursor, tally, &header, maps::clock_of(&CLOCKS), datagram, &mut path);
     if newest && known {
         now_and_then(cursor, &header, datagram);
     }
@@ -254,7 +254,7 @@ fn one(walk: &mut Walk<'_>) -> bool {
 /// A stream that is not the first of its flow and direction; nothing where there is no room for it.
 #[inline(always)]
 fn other(header: &Header, datagram: &Datagram, half: &mut Half) -> Option<&'static mut Stream> {
-    let (flow, created, direction) = (datagram.clock.flow, datagram.created, datagram.direction as u32);
+    let (flow, created, direction) = (datagram.flow, datagram.created, datagram.direction as u32);
     let hash = maps::hash_of(&[flow, created, direction | u32::from(datagram.channel) << 16, header.ssrc]);
     let found = STREAM_TABLE.find(hash, |stream| {
         (stream.flow ^ flow) | (stream.created ^ created) | (stream.direction ^ direction) == 0
@@ -263,7 +263,7 @@ fn other(header: &Header, datagram: &Datagram, half: &mut Half) -> Option<&'stat
     if let Some((_, stream)) = found {
         return Some(stream);
     }
-    let Some((number, stream, _)) = STREAM_TABLE.take(datagram.clock.coarse_ns) else {
+    let Some((number, stream, _)) = STREAM_TABLE.take(datagram.coarse_ns) else {
         maps::count(MediaCounter::StreamRefused, 1);
         return None;
     };

@@ -13,6 +13,9 @@ use crate::{
     telemetry::AgentFacts,
 };
 
+/// The part of [`Signal::Media`] that has a coverage of its own.
+pub const JITTER: &str = "jitter";
+
 /// What was found at start.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
@@ -130,8 +133,9 @@ impl Facts {
             };
             Some((signal.name(), share))
         };
-        let media = self.limits.is_some_and(|limits| limits.media());
-        let jitter = media.then_some(("jitter", measured.jitter));
+        let watched = self.limits.is_some_and(|limits| limits.media())
+            && !matches!(self.availability(Signal::Media), Availability::Missing(_));
+        let jitter = watched.then_some((JITTER, measured.jitter));
         self.signals().filter_map(share).chain(jitter).collect()
     }
 

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use super::{Inner, facts::Availability, pods};
+use super::{
+    Inner,
+    facts::{Availability, JITTER},
+    pods,
+};
 use crate::{
     aggregate::{PathProbes, Series},
     health::Standing,
@@ -310,7 +314,19 @@ impl Inner {
                 reason,
             }
         };
-        self.facts.signals().map(status).collect()
+        self.facts.signals().map(status).chain(self.jitter()).collect()
+    }
+
+    /// No program's own, but of every stream for only part of the time where there are very many packets.
+    fn jitter(&self) -> Option<SignalStatus> {
+        let (name, share) = self.agent.coverage.iter().find(|(name, _)| *name == JITTER)?;
+        let reason = "streams take turns at being measured: there are very many RTP packets";
+        Some(SignalStatus {
+            name: (*name).into(),
+            available: true,
+            coverage: Some(*share),
+            reason: (*share < 1.0).then(|| reason.into()),
+        })
     }
 }
 
