@@ -51,13 +51,14 @@ fn machine(alone: bool) -> File {
 }
 
 /// Held while an agent runs. The machine's lock goes first.
-struct Turn {
+pub struct Turn {
     _machine: Option<File>,
     _guard: Option<Result<RwLockReadGuard<'static, ()>, RwLockWriteGuard<'static, ()>>>,
 }
 
 impl Turn {
-    fn take(alone: bool) -> Self {
+    /// Among others that only share the machine, or alone on it. Of an agent that [`Setup`] starts, it takes care.
+    pub fn take(alone: bool) -> Self {
         let before = HELD.replace(HELD.get() + 1);
         // Poison is nothing here: a test that failed says so itself.
         let guard = || {

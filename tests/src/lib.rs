@@ -18,6 +18,7 @@ pub mod every;
 pub mod frames;
 pub mod http;
 pub mod instruction;
+pub mod layout;
 pub mod metrics;
 pub mod net;
 pub mod nft;
