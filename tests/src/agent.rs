@@ -51,7 +51,7 @@ fn machine(alone: bool) -> File {
 }
 
 /// Held while an agent runs. The machine's lock goes first.
-struct Turn {
+pub struct Turn {
     _machine: Option<File>,
     _guard: Option<Result<RwLockReadGuard<'static, ()>, RwLockWriteGuard<'static, ()>>>,
 }
@@ -78,9 +78,9 @@ impl Drop for Turn {
     }
 }
 
-/// The machine, for an agent that something else starts and whose counts are compared with the truth; while it is held.
+/// The machine alone, for an agent that something else than [`Setup`] starts and whose counts are compared with the truth.
 #[must_use]
-pub fn alone() -> impl Sized {
+pub fn alone() -> Turn {
     Turn::take(true)
 }
 

@@ -11,8 +11,10 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
+    agent::{Turn, alone},
     eventually,
     http::get,
+    layout::Layout,
     metrics::Scrape,
     net::Host,
     proc::{Directory, Process, finish, run},
@@ -20,18 +22,6 @@ use crate::{
 
 /// The capabilities that the agent is given, in the words of runtimes.
 pub const CAPABILITIES: [&str; 3] = ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"];
-
-/// The image layout that `cargo xtask image` wrote.
-pub fn layout() -> PathBuf {
-    built("image")
-}
-
-/// Something that was built for shipping, below target/.
-pub fn built(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target").join(name);
-    assert!(path.exists(), "{} is missing: cargo xtask image, cargo xtask deb", path.display());
-    path
-}
 
 /// A file or directory of this machine that a container sees, read-only unless it is to be written to.
 fn mount(source: &Path, destination: &str, writable: bool) -> Value {
@@ -50,11 +40,11 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Unpacks the image for this machine.
-    pub fn unpack(tag: &str) -> Self {
+    /// Unpacks a layout's image of that name.
+    pub fn unpack(layout: &Layout, name: &str) -> Self {
         crate::require_root();
         let directory = Directory::new();
-        let image = format!("{}:{tag}", layout().display());
+        let image = format!("{}:{name}", layout.path().display());
         run(Command::new("umoci").args(["unpack", "--image", &image]).arg(directory.path().join("bundle")));
         Self { directory }
     }
@@ -87,9 +77,10 @@ pub struct Container<'a> {
 }
 
 impl Container<'_> {
-    /// Starts it and waits until `/readyz` says yes.
+    /// Starts it, no other agent of a test beside it, and waits until `/readyz` says yes.
     #[track_caller]
     pub fn start(self, bundle: Bundle) -> Running {
+        let turn = alone();
         let directory = bundle.directory.path();
         let socket = directory.join("run");
         fs::create_dir(&socket).expect("the socket's directory");
@@ -104,7 +95,8 @@ impl Container<'_> {
         let mut command = Command::new("runc");
         command.arg("--root").arg(&state).args(["run", "--bundle"]);
         let process = Process::start(command.arg(directory.join("bundle")).arg(&name));
-        let mut running = Running { process, state, name, socket: socket.join("agent.sock"), bundle };
+        let mut running =
+            Running { process, state, name, socket: socket.join("agent.sock"), bundle, _turn: turn };
         eventually("the container is ready", Duration::from_secs(60), || {
             if let Some(status) = running.process.ended() {
                 panic!("the container ended with {status}:\n{}", running.process.output().join("\n"));
@@ -159,6 +151,7 @@ pub struct Running {
     name: String,
     socket: PathBuf,
     bundle: Bundle,
+    _turn: Turn,
 }
 
 impl Running {

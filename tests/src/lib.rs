@@ -21,6 +21,7 @@ pub mod frames;
 pub mod http;
 pub mod instruction;
 pub mod kubelet;
+pub mod layout;
 pub mod metrics;
 pub mod net;
 pub mod nft;

@@ -1,163 +1,34 @@
-//! The image: what is in it, that it is the same when it is built again, and that it runs with no more than it is said to need.
+//! The image of this machine's architecture: what is in it, and that it runs with no more than it is said to need.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests are tests
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    path::Path,
-    process::Command,
-    time::Duration,
-};
+use std::{collections::BTreeSet, fs, path::Path, process::Command, time::Duration};
 
 use graylag_tests::{
-    container::{Bundle, Container, built, layout},
-    elf,
+    agent::binary,
+    container::{Bundle, Container},
+    layout::{Layout, VERSION, here},
     net::{Pair, address},
     proc::finish,
     traffic::{Echo, ask, connect},
 };
 use serde_json::{Value, json};
 
-const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// Bytes to fetch for one architecture.
-const LIMIT: u64 = 12_000_000;
 const SOON: Duration = Duration::from_secs(20);
 
 /// The configuration of an agent that sees the network it is in and no other.
 const TOML: &str =
     "[scope]\nnetwork_namespaces = [\"host\"]\n[media]\ninterfaces = []\n[collect]\ninterval = \"200ms\"\n";
 
-fn blob(descriptor: &Value) -> Vec<u8> {
-    let digest = descriptor["digest"].as_str().expect("a digest").replace(':', "/");
-    let content = fs::read(layout().join("blobs").join(digest)).unwrap();
-    assert_eq!(content.len() as u64, descriptor["size"].as_u64().unwrap());
-    content
-}
-
-fn parsed(descriptor: &Value) -> Value {
-    serde_json::from_slice(&blob(descriptor)).unwrap()
-}
-
-/// The descriptor of a name in the layout.
-fn reference(name: &str) -> Value {
-    let index: Value = serde_json::from_slice(&fs::read(layout().join("index.json")).unwrap()).unwrap();
-    let manifests = index["manifests"].as_array().unwrap();
-    let named = |m: &&Value| m["annotations"]["org.opencontainers.image.ref.name"] == name;
-    manifests.iter().find(named).unwrap_or_else(|| panic!("no {name} in {index}")).clone()
-}
-
-fn here() -> &'static str {
-    if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }
-}
-
-/// Path below a directory, and the file's bytes.
-fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut rest = vec![directory.to_owned()];
-    while let Some(next) = rest.pop() {
-        for entry in fs::read_dir(&next).unwrap().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                rest.push(path);
-            } else {
-                let name = path.strip_prefix(directory).unwrap().display().to_string();
-                found.insert(name, fs::read(&path).unwrap());
-            }
-        }
-    }
-    found
-}
-
 #[test]
-fn one_name_stands_for_both_architectures() {
-    let index = parsed(&reference(VERSION));
-    let platforms: Vec<_> = index["manifests"].as_array().unwrap().iter().map(|m| &m["platform"]).collect();
-    let linux = |architecture: &str| json!({"os": "linux", "architecture": architecture});
-    assert_eq!(platforms, [&linux("amd64"), &linux("arm64")]);
-    for (manifest, architecture) in index["manifests"].as_array().unwrap().iter().zip(["amd64", "arm64"]) {
-        assert_eq!(reference(&format!("{VERSION}-{architecture}"))["digest"], manifest["digest"]);
-        let config = parsed(&parsed(manifest)["config"]);
-        assert_eq!(config["architecture"], architecture);
-        let labels = &config["config"]["Labels"];
-        assert_eq!(labels["org.opencontainers.image.version"], VERSION);
-        assert_eq!(labels["org.opencontainers.image.licenses"], env!("CARGO_PKG_LICENSE"));
-        assert_eq!(labels["org.opencontainers.image.created"], config["created"]);
-        for label in ["title", "description", "revision"] {
-            let label = format!("org.opencontainers.image.{label}");
-            assert!(labels[&label].as_str().is_some_and(|text| !text.is_empty()), "{label}: {labels}");
-        }
-    }
-}
-
-#[test]
-fn it_holds_the_program_and_what_the_program_is_made_of() {
-    for (architecture, interpreter) in [("amd64", 62), ("arm64", 183)] {
-        let bundle = Bundle::unpack(&format!("{VERSION}-{architecture}"));
-        let files = files(&bundle.file(""));
-        let expected = [
-            "etc/ssl/certs/ca-certificates.crt",
-            "usr/bin/graylag",
-            "usr/share/doc/graylag/LICENSE-APACHE",
-            "usr/share/doc/graylag/LICENSE-MIT",
-            "usr/share/doc/graylag/graylag.cdx.json",
-        ];
-        assert_eq!(files.keys().collect::<Vec<_>>(), expected);
-        let manifest = parsed(&reference(&format!("{VERSION}-{architecture}")));
-        let size = |descriptor: &Value| descriptor["size"].as_u64().unwrap();
-        let fetched =
-            size(&manifest["config"]) + manifest["layers"].as_array().unwrap().iter().map(size).sum::<u64>();
-        println!("{architecture}: {fetched} bytes, unpacked {}", files.values().map(Vec::len).sum::<usize>());
-        assert!(fetched <= LIMIT, "{architecture}: {fetched} bytes");
-
-        let program = &files["usr/bin/graylag"];
-        // `e_machine` of the ELF header.
-        assert_eq!(u16::from_le_bytes([program[18], program[19]]), interpreter);
-        assert!(elf::is_static(program));
-        let crates = elf::crates(program);
-        for name in ["graylag ", "graylag-ebpf ", "aya ", "tokio ", "ring "] {
-            assert!(crates.iter().any(|found| found.starts_with(name)), "no {name}in {crates:?}");
-        }
-        let sbom: Value = serde_json::from_slice(&files["usr/share/doc/graylag/graylag.cdx.json"]).unwrap();
-        assert_eq!(
-            (&sbom["bomFormat"], &sbom["metadata"]["component"]["name"]),
-            (&json!("CycloneDX"), &json!("graylag"))
-        );
-        let mut components: BTreeSet<String> =
-            sbom["components"].as_array().unwrap().iter().map(elf::named).collect();
-        components.insert(elf::named(&sbom["metadata"]["component"]));
-        let missing: Vec<_> = crates.iter().filter(|name| !components.contains(*name)).collect();
-        assert!(missing.is_empty(), "in the program, and not in the bill of materials: {missing:?}");
-        // Where it was built does not show.
-        for place in [env!("CARGO_MANIFEST_DIR").trim_end_matches("/tests"), "/.cargo/registry", "/.rustup/"]
-        {
-            let found = program.windows(place.len()).any(|window| window == place.as_bytes());
-            assert!(!found, "{architecture}: {place} is in the program");
-        }
-    }
-}
-
-#[test]
-fn built_again_it_is_the_same() {
-    let again = built("again/image");
-    let one = format!("{VERSION}-{}", here());
-    let index: Value = serde_json::from_slice(&fs::read(again.join("index.json")).unwrap()).unwrap();
-    let manifest = index["manifests"].as_array().unwrap().iter();
-    let mut manifest =
-        manifest.filter(|m| m["annotations"]["org.opencontainers.image.ref.name"] == one.as_str());
-    assert_eq!(manifest.next().expect("the second build")["digest"], reference(&one)["digest"]);
-    // And there was a second one, from other sources into another directory.
-    let program =
-        |root: &str| built(&format!("{root}{}-unknown-linux-musl/release/graylag", std::env::consts::ARCH));
-    let (first, second) = (program(""), program("again/workspace/target/"));
-    let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap());
-    assert_ne!(inode(&first), inode(&second));
-    assert!(fs::read(first).unwrap() == fs::read(second).unwrap());
+fn it_holds_the_program_that_all_tests_try_and_what_it_is_made_of() {
+    let program = Layout::tested().holds_the_program(here());
+    assert!(program == fs::read(binary()).unwrap(), "the image has another program than was tested");
 }
 
 /// Runs it as a user with the three capabilities and no other, on a read-only root, and shows it traffic.
 fn runs(uid: u32, seccomp: Option<Value>) {
     let pair = Pair::new();
-    let bundle = Bundle::unpack(&format!("{VERSION}-{}", here()));
+    let bundle = Bundle::unpack(&Layout::tested(), &format!("{VERSION}-{}", here()));
     let arguments = bundle.config()["process"]["args"].clone();
     assert_eq!(arguments, json!(["/usr/bin/graylag", "run"]));
     let running = Container { uid, host: &pair.server, toml: TOML, seccomp }.start(bundle);

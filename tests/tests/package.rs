@@ -1,4 +1,4 @@
-//! The Debian package: installed in a Debian, used, removed, purged; and what Debian's own judge says of it.
+//! The Debian package of this machine's architecture: installed in a Debian, used, removed, purged; its pages and its unit.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests are tests
 
 use std::{
@@ -9,19 +9,14 @@ use std::{
 };
 
 use graylag_tests::{
-    container::built,
+    layout::{VERSION, built, here},
     proc::{Directory, Ended, finish, run},
 };
 
-const VERSION: &str = env!("CARGO_PKG_VERSION");
 const CONFIG: &str = "etc/graylag/graylag.toml";
 
-fn package(architecture: &str) -> PathBuf {
-    built(&format!("debian/graylag_{VERSION}_{architecture}.deb"))
-}
-
-fn here() -> &'static str {
-    if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }
+fn package() -> PathBuf {
+    built(&format!("debian/graylag_{VERSION}_{}.deb", here()))
 }
 
 /// A small Debian, unpacked (`debootstrap`, made by `cargo xtask setup`).
@@ -54,24 +49,9 @@ impl Debian {
 
     #[track_caller]
     fn install(&self) {
-        fs::copy(package(here()), self.path("graylag.deb")).unwrap();
+        fs::copy(package(), self.path("graylag.deb")).unwrap();
         self.prints(&["dpkg", "--install", "/graylag.deb"]);
     }
-}
-
-/// What a package holds: mode, owner and path of each file.
-fn contents(package: &Path) -> Vec<(String, String, String)> {
-    let listed = finish(Command::new("dpkg-deb").arg("--contents").arg(package));
-    assert_eq!(listed.code, Some(0), "{listed:?}");
-    let files = listed.out.lines().filter(|line| !line.starts_with('d'));
-    let mut files: Vec<_> = files
-        .map(|line| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            (words[0].to_owned(), words[1].to_owned(), words[5].to_owned())
-        })
-        .collect();
-    files.sort();
-    files
 }
 
 #[test]
@@ -117,7 +97,7 @@ fn installed_used_removed_purged() {
 #[test]
 fn the_manual_and_the_completions_know_every_command() {
     let directory = Directory::new();
-    run(Command::new("dpkg-deb").arg("--extract").arg(package(here())).arg(directory.path()));
+    run(Command::new("dpkg-deb").arg("--extract").arg(package()).arg(directory.path()));
     let program = directory.path().join("usr/bin/graylag");
     let help = finish(Command::new(&program).arg("--help")).out;
     let commands = help.split("Commands:").nth(1).unwrap().split("\n\n").next().unwrap();
@@ -147,30 +127,6 @@ fn the_manual_and_the_completions_know_every_command() {
         let text = fs::read_to_string(directory.path().join(file)).unwrap();
         let same = finish(Command::new(&program).args(["completions", shell])).out;
         assert_eq!(text, same, "{shell}");
-    }
-}
-
-#[test]
-fn both_architectures_hold_the_same_files() {
-    let (amd64, arm64) = (package("amd64"), package("arm64"));
-    assert_eq!(contents(&amd64), contents(&arm64));
-    for (package, architecture) in [(&amd64, "amd64"), (&arm64, "arm64")] {
-        let field = finish(Command::new("dpkg-deb").arg("--field").arg(package).arg("Architecture")).out;
-        assert_eq!(field.trim(), architecture);
-        assert!(contents(package).iter().all(|(_, owner, _)| owner == "0/0"));
-    }
-}
-
-#[test]
-fn debians_judge_has_nothing_to_say() {
-    for architecture in ["amd64", "arm64"] {
-        let judged = finish(
-            Command::new("lintian")
-                .args(["--allow-root", "--fail-on", "error,warning"])
-                .arg(package(architecture)),
-        );
-        assert_eq!(judged.code, Some(0), "{judged:?}");
-        assert!(!judged.out.contains("unused-override"), "{judged:?}");
     }
 }
 

@@ -9,12 +9,13 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 
 use crate::{
+    release::{self, Architecture},
     setup,
     shell::{as_root, find, output, run, say},
 };
 
-/// What static programs are built for. Named even though it is the host: flags for it then do not reach build scripts
-/// and procedural macros.
+/// What the tests and the benchmark are built for. Named even though it is the host: flags for it then do not reach build
+/// scripts and procedural macros.
 #[cfg(target_arch = "x86_64")]
 pub(crate) const HOST: &str = "x86_64-unknown-linux-gnu";
 #[cfg(target_arch = "aarch64")]
@@ -131,8 +132,8 @@ fn kernel_cargo(subcommand: &str, kind: Kind) -> Result<Command> {
     Ok(command)
 }
 
-/// cargo for static programs, to be given the target [`HOST`]: the same file runs in a container, in the test kernels
-/// and on any distribution.
+/// cargo for the tests and the benchmark, static, to be given the target [`HOST`]: the same file runs here and in the test
+/// kernels.
 pub(crate) fn static_cargo() -> Command {
     cargo("-Ctarget-feature=+crt-static")
 }
@@ -143,27 +144,33 @@ fn cargo(encoded_flags: &str) -> Command {
     command
 }
 
-/// Builds the agent, static and optimised, with all set-up. Returns where it is: `target/release/graylag`.
+/// Where the agent is, whichever way it was built.
+const AGENT: &str = "target/release/graylag";
+
+/// Builds the agent as it is shipped for this machine, but for the list of its crates, which takes a tool more; with all
+/// set-up. Returns where it is: `target/release/graylag`.
 pub(crate) fn agent() -> Result<PathBuf> {
     setup::build()?;
     ebpf(Kind::Release)?;
     say("building the agent (the first time takes minutes)");
-    run(static_cargo().args([
-        "build",
-        "--quiet",
-        "--locked",
-        "--release",
-        "--package",
-        "graylag",
-        "--target",
-        HOST,
-    ]))?;
-    let built = Path::new("target").join(HOST).join("release/graylag");
-    let shown = PathBuf::from("target/release/graylag");
+    let host = Architecture::host();
+    run(release::cargo("cargo", host)?.arg("build").args(release::AGENT).args(["--target", host.target()]))?;
+    shown(&Path::new("target").join(host.target()).join("release/graylag"))
+}
+
+/// Builds the agent that is shipped for this machine, to the byte, and links it to the same place: what is tested there is in the
+/// image and in the package.
+pub(crate) fn shipped() -> Result<PathBuf> {
+    shown(&release::binary(Architecture::host())?)
+}
+
+/// Links what was built to where it is looked for.
+fn shown(built: &Path) -> Result<PathBuf> {
+    let shown = PathBuf::from(AGENT);
     std::fs::create_dir_all("target/release")?;
     // A running agent keeps its file: replace it, do not write into it.
     let _ = std::fs::remove_file(&shown);
-    std::fs::hard_link(&built, &shown).or_else(|_| std::fs::copy(&built, &shown).map(drop))?;
+    std::fs::hard_link(built, &shown).or_else(|_| std::fs::copy(built, &shown).map(drop))?;
     Ok(shown)
 }
 

@@ -47,12 +47,12 @@ enum Command {
     },
     /// Formatting, clippy for both halves, generated documents
     Lint,
-    /// Everything: lint, unit tests, end-to-end tests on this kernel, the kernel matrix
+    /// Everything: lint, unit tests, end-to-end tests on this kernel, image and package, the kernel matrix
     Test {
         /// Only the end-to-end tests on this kernel, with these arguments to the test programs
         #[arg(long, num_args = 0.., value_name = "ARGUMENT", allow_hyphen_values = true)]
         end_to_end: Option<Vec<String>>,
-        /// What is shipped instead, which takes long: the image, the package, and arm64
+        /// What is shipped instead, which takes long: both architectures, and everything built again
         #[arg(long, conflicts_with = "end_to_end")]
         shipped: bool,
     },
@@ -109,6 +109,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Setup => {
             setup::build()?;
             setup::test()?;
+            setup::packed()?;
             shell::say("everything is installed");
             Ok(())
         }

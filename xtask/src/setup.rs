@@ -15,13 +15,13 @@ const LLVM: &str = "22";
 /// The linker's version, the one the kernel object is tested with.
 const BPF_LINKER: &str = "0.13.0";
 
-/// Rust's own sources (the kernel target has no prebuilt `core`) and the BPF linker.
+/// Rust's own sources (the kernel target has no prebuilt `core`), its library for the agent's target, and the BPF linker.
 pub(crate) fn build() -> Result<()> {
-    let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]))?;
-    if !Path::new(&sysroot).join("lib/rustlib/src/rust/library/core").is_dir() {
+    if !sysroot("src/rust/library/core")? {
         say("installing rust-src with rustup (the sources of `core`, for the kernel target)");
         run(Command::new("rustup").args(["component", "add", "rust-src"]))?;
     }
+    library(Architecture::host())?;
     if find("bpf-linker").is_none() {
         debian::install(&[
             &format!("llvm-{LLVM}-dev"),
@@ -69,7 +69,7 @@ pub(crate) fn test() -> Result<()> {
         "xz-utils",
         "util-linux",
         "tmux",
-        // Of it no service is started: what is tested is one of a machine of its own.
+        // Of it no service is started: the tests have one for a machine of its own, and its judge of units.
         "systemd",
     ])?;
     tools(STRANGERS)?;
@@ -78,19 +78,19 @@ pub(crate) fn test() -> Result<()> {
     python()
 }
 
-/// What the tests of the image, of the package and of arm64 use beyond that: a runtime, what unpacks for it, a Debian to install in, a
-/// judge, another machine.
+/// What the tests of the image and of the package use beyond that: a runtime, what unpacks for it, a Debian to install in; and what
+/// both are made with.
+pub(crate) fn packed() -> Result<()> {
+    debian::install(&["runc", "umoci", "debootstrap"])?;
+    debian::root()?;
+    release(Architecture::host())?;
+    package()
+}
+
+/// What the tests of both architectures use beyond that: a judge, another machine.
 pub(crate) fn shipped() -> Result<()> {
-    debian::install(&[
-        "runc",
-        "umoci",
-        "debootstrap",
-        "lintian",
-        // For its systemd-analyze, which judges the unit; no service of it is started.
-        "systemd",
-        "qemu-system-arm",
-    ])?;
-    debian::root()
+    packed()?;
+    debian::install(&["lintian", "qemu-system-arm"])
 }
 
 /// What the benchmark compares with, beyond what the tests use.
@@ -128,22 +128,32 @@ fn tools(tools: &Tools) -> Result<()> {
     Ok(())
 }
 
-/// What building for shipping needs: both targets, their compilers, and the tools around.
-pub(crate) fn release() -> Result<()> {
-    let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]))?;
+/// What building for shipping needs beyond [`build`]: the target and the compiler, where it is not this machine's, and the tools
+/// around.
+pub(crate) fn release(architecture: Architecture) -> Result<()> {
+    library(architecture)?;
     let mut packages = vec!["ca-certificates"];
-    for architecture in Architecture::ALL {
-        let target = architecture.target();
-        if !Path::new(&sysroot).join("lib/rustlib").join(target).is_dir() {
-            say(format!("installing Rust's library for {target} with rustup"));
-            run(Command::new("rustup").args(["target", "add", target]))?;
-        }
-        if architecture != Architecture::host() {
-            packages.extend(architecture.cross_packages());
-        }
+    if architecture != Architecture::host() {
+        packages.extend(architecture.cross_packages());
     }
     debian::install(&packages)?;
     tools(SHIPPING)
+}
+
+/// Rust's library for an architecture's static programs.
+fn library(architecture: Architecture) -> Result<()> {
+    let target = architecture.target();
+    if !sysroot(target)? {
+        say(format!("installing Rust's library for {target} with rustup"));
+        run(Command::new("rustup").args(["target", "add", target]))?;
+    }
+    Ok(())
+}
+
+/// Whether the toolchain has this, below its directory of libraries.
+fn sysroot(path: &str) -> Result<bool> {
+    let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]))?;
+    Ok(Path::new(&sysroot).join("lib/rustlib").join(path).is_dir())
 }
 
 /// What making the Debian package needs beyond that.

@@ -17,8 +17,11 @@ const THREADS: &str = "--test-threads=4";
 /// Programs that mostly wait, and compare no counts with the truth: these run beside each other, after the rest. Where an agent is
 /// started or ended, others on the machine may miss an event, so that whoever counts has it to himself.
 const TOGETHER: &[&str] = &["balancer", "silence"];
-/// Programs that test what is shipped: see [`shipped`].
-const SHIPPED: &[&str] = &["image", "package"];
+/// Programs that try the image and the package of this machine's architecture: they run where these are made, in [`all`] and in
+/// [`shipped`].
+const PACKED: &[&str] = &["image", "package"];
+/// And what tries both architectures and the second build: in [`shipped`] alone.
+const SHIPPED: &[&str] = &["shipped"];
 /// The end-to-end test programs, in cargo's words.
 const END_TO_END: &[&str] = &["--package", "graylag-tests", "--tests"];
 
@@ -42,33 +45,35 @@ fn steps(tally: &mut Tally) -> Result<()> {
         is_root() || as_root("true")?.status()?.success(),
         "the tests load kernel programs: they need root"
     );
-    step("set-up", || setup::build().and_then(|()| setup::test()))?;
+    step("set-up", || setup::build().and_then(|()| setup::test()).and_then(|()| setup::packed()))?;
     step("kernel object, release and debug", build::both_ebpf)?;
     step("lint", lint::lint)?;
-    let agent = step("agent", build::agent)?;
+    let agent = step("agent", build::shipped)?;
+    step("image and package", || release::packed(&agent))?;
     step("generated documents", || docs::compare(&agent))?;
     let programs = step("test programs", || programs::build(&["--workspace"]))?;
     let (end_to_end, unit): (Vec<_>, Vec<_>) =
         programs.into_iter().partition(|program| program.directory.ends_with("tests"));
     step("unit tests", || counted(tally, run(&unit, false, &[])?))?;
     step("end-to-end tests", || {
-        counted(tally, run(&for_this_machine(&end_to_end), true, &[THREADS.into()])?)
+        counted(tally, run(&for_this_machine(&end_to_end, true), true, &[THREADS.into()])?)
     })?;
     step("kernel matrix", || counted(tally, kernels::all(&agent, &end_to_end, None)?))
 }
 
 /// What is shipped: both architectures, the image of this one a second time, their tests, and a guest of the other architecture. Apart
-/// from the rest, for it builds the agent three times more.
+/// from the rest, for it builds the agent twice more, and what the other architecture takes besides.
 pub(crate) fn shipped() -> Result<()> {
     setup::test()?;
     setup::shipped()?;
     build::both_ebpf()?;
-    let agent = build::agent()?;
+    let agent = build::shipped()?;
+    release::packed(&agent)?;
     let programs = release::programs(None)?;
     release::image(&programs)?;
     release::package(&programs)?;
     release::image_again()?;
-    let tests: Vec<&str> = SHIPPED.iter().flat_map(|name| ["--test", name]).collect();
+    let tests: Vec<&str> = PACKED.iter().chain(SHIPPED).flat_map(|name| ["--test", name]).collect();
     let tests = programs::build(&[&["--package", "graylag-tests"][..], &tests].concat())?;
     let mut tally = run(&tests, true, &[THREADS.into()])?;
     tally.add(kernels::all(&agent, &[], Some(kernels::FOREIGN))?);
@@ -82,7 +87,7 @@ pub(crate) fn end_to_end_only(arguments: &[String]) -> Result<()> {
     build::both_ebpf()?;
     let mut all = vec![THREADS.to_owned()];
     all.extend_from_slice(arguments);
-    finish(&run(&for_this_machine(&programs::build(END_TO_END)?), true, &all)?)
+    finish(&run(&for_this_machine(&programs::build(END_TO_END)?, false), true, &all)?)
 }
 
 /// Only the kernel matrix, or one kernel of it.
@@ -107,13 +112,27 @@ fn counted(sum: &mut Tally, tally: Tally) -> Result<()> {
     verdict
 }
 
-/// The programs that run on this machine's own kernel: all but those that are for guests only, and those of [`shipped`].
-fn for_this_machine(programs: &[Program]) -> Vec<Program> {
-    let programs: Vec<Program> =
-        programs.iter().filter(|program| !SHIPPED.contains(&program.name.as_str())).cloned().collect();
-    let (guests, ours): (Vec<_>, Vec<_>) = programs.into_iter().partition(kernels::is_for_guests_only);
-    for program in guests {
-        say(format!("{} is for the guests of the kernel matrix, and runs there", program.name));
+/// The programs that run on this machine's own kernel. Of those that do not, it is said where they run. `packed`: the image and the
+/// package were made.
+fn for_this_machine(programs: &[Program], packed: bool) -> Vec<Program> {
+    let elsewhere = |program: &Program| {
+        let name = program.name.as_str();
+        if kernels::is_for_guests_only(program) {
+            Some("in the guests of the kernel matrix")
+        } else if SHIPPED.contains(&name) {
+            Some("with `cargo xtask test --shipped`")
+        } else if PACKED.contains(&name) && !packed {
+            Some("with `cargo xtask test`, which makes what it tries")
+        } else {
+            None
+        }
+    };
+    let mut ours = Vec::new();
+    for program in programs {
+        match elsewhere(program) {
+            Some(place) => say(format!("{} runs {place}", program.name)),
+            None => ours.push(program.clone()),
+        }
     }
     ours
 }

@@ -1,50 +1,61 @@
 //! Building the static programs, so that where and when does not show in them.
 
 use std::{
-    fs,
+    env,
+    ffi::OsStr,
+    fs, iter,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context, Result};
 
-use super::{Architecture, epoch, tool};
+use super::{Architecture, tool};
 use crate::{
     build::{AGAIN, Kind, ebpf, ebpf_at, remapped},
     setup,
     shell::{output, run, say},
 };
 
-/// cargo for an architecture's static programs: set-up must have been done.
-pub(crate) fn cargo(program: &Path, architecture: Architecture) -> Result<Command> {
+/// What is built, in cargo's words.
+pub(crate) const AGENT: [&str; 7] =
+    ["--quiet", "--locked", "--release", "--package", "graylag", "--bin", "graylag"];
+
+/// cargo, or a program of its, for an architecture's static programs: set-up must have been done.
+pub(crate) fn cargo(program: impl AsRef<OsStr>, architecture: Architecture) -> Result<Command> {
     let target = architecture.target();
     let upper = target.to_uppercase().replace('-', "_");
     let mut command = Command::new(program);
     command
         .env("CARGO_ENCODED_RUSTFLAGS", remapped()?.join("\x1f"))
         .env_remove("RUSTFLAGS")
-        // Names of functions are a seventh of the file, and a panic of the agent's is said with its line.
-        .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
-        .env(format!("CARGO_TARGET_{upper}_LINKER"), architecture.gcc())
-        .env(format!("CC_{}", target.replace('-', "_")), architecture.gcc())
-        .env("SOURCE_DATE_EPOCH", epoch()?.to_string());
+        .env(format!("CARGO_TARGET_{upper}_LINKER"), architecture.compiler())
+        .env(format!("CC_{}", target.replace('-', "_")), architecture.compiler());
     Ok(command)
 }
 
 /// The agent for an architecture, with the list of its crates inside (cargo-auditable) and all set-up. Returns where it is.
 pub(crate) fn binary(architecture: Architecture) -> Result<PathBuf> {
     setup::build()?;
-    setup::release()?;
+    setup::release(architecture)?;
     ebpf(Kind::Release)?;
     say(format!("building the agent for {} (the first time takes minutes)", architecture.target()));
     agent(architecture, Path::new("."), Path::new("target"))
 }
 
 fn agent(architecture: Architecture, workspace: &Path, target: &Path) -> Result<PathBuf> {
-    let mut command = cargo(&tool("cargo-auditable")?, architecture)?;
+    let mut command = cargo("cargo", architecture)?;
+    let tools = tool("")?;
+    let path = env::var_os("PATH").unwrap_or_default();
     command
-        .args(["auditable", "build", "--quiet", "--locked", "--release", "--package", "graylag"])
-        .args(["--bin", "graylag", "--target", architecture.target(), "--target-dir"])
+        // What `cargo auditable build --locked` sets (0.7.7, src/cargo_auditable.rs), but for the place of the wrapper: cargo makes
+        // it part of the name of every function of the workspace (compute_metadata), and by names their order in the program.
+        .env("RUSTC_WORKSPACE_WRAPPER", "cargo-auditable")
+        .env("CARGO_AUDITABLE_ORIG_ARGS", r#"{"offline":false,"locked":true,"frozen":false,"config":[]}"#)
+        .env("PATH", env::join_paths(iter::once(tools).chain(env::split_paths(&path)))?)
+        .arg("build")
+        .args(AGENT)
+        .args(["--target", architecture.target(), "--target-dir"])
         .arg(std::path::absolute(target)?)
         .current_dir(workspace);
     run(&mut command)?;

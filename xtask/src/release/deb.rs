@@ -36,8 +36,10 @@ pub(crate) fn package(programs: &[Shipped]) -> Result<Vec<PathBuf>> {
     for (architecture, _) in programs {
         fs::write(Path::new(MADE).join("graylag.cdx.json"), sbom(Path::new("."), *architecture)?)?;
         let package = Path::new(DIRECTORY).join(format!("graylag_{VERSION}_{}.deb", architecture.debian()));
-        let mut command = cargo(&tool("cargo-deb")?, *architecture)?;
+        let mut command = cargo(tool("cargo-deb")?, *architecture)?;
         command
+            // Files in it are dated so.
+            .env("SOURCE_DATE_EPOCH", epoch()?.to_string())
             .args(["deb", "--quiet", "--locked", "--no-build", "--no-strip", "--package", "graylag"])
             .args(["--target", architecture.target(), "--output"])
             .arg(&package);

@@ -59,6 +59,11 @@ pub(crate) fn image(programs: &[Shipped]) -> Result<PathBuf> {
     Ok(directory)
 }
 
+/// Writes the image of this machine's program to target/tested/image, and not to where an image of both may be.
+pub(super) fn of_host(program: &Shipped) -> Result<()> {
+    write(Path::new("."), std::slice::from_ref(program), Path::new("target/tested/image")).map(drop)
+}
+
 /// Builds this machine's program once more and writes its image to target/again/image: the test compares both.
 pub(crate) fn again() -> Result<PathBuf> {
     let architecture = Architecture::host();

@@ -8,18 +8,21 @@ mod oci;
 mod sbom;
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::Once,
+    time::UNIX_EPOCH,
 };
 
 use anyhow::{Context, Result};
 
-pub(crate) use build::{binary, cargo};
+pub(crate) use build::{AGENT, binary, cargo};
 pub(crate) use containerfile::containerfile;
 pub(crate) use deb::package;
 pub(crate) use image::{again as image_again, image};
 
-use crate::shell::output;
+use crate::shell::{output, say};
 
 /// What a program is shipped for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -53,9 +56,11 @@ impl Architecture {
         }
     }
 
-    /// Debian's compiler for it: for what C there is in `ring`, and to link.
-    pub(crate) const fn gcc(self) -> &'static str {
+    /// The compiler for it, for what C there is in `ring`, and to link: this machine's own, which has linked what runs here
+    /// (.cargo/cc), or Debian's for the other architecture.
+    pub(crate) fn compiler(self) -> &'static str {
         match self {
+            _ if self == Self::host() => "cc",
             Self::X86 => "x86_64-linux-gnu-gcc",
             Self::Arm => "aarch64-linux-gnu-gcc",
         }
@@ -101,18 +106,34 @@ pub(crate) fn programs(only: Option<Architecture>) -> Result<Vec<Shipped>> {
     chosen.map(|architecture| Ok((architecture, binary(architecture)?))).collect()
 }
 
+/// What is made of this machine's program, which [`binary`] has just built, for the tests: the image, and the package.
+pub(crate) fn packed(program: &Path) -> Result<()> {
+    let program = (Architecture::host(), program.to_owned());
+    image::of_host(&program)?;
+    package(&[program]).map(drop)
+}
+
 /// Version of everything that is shipped.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Seconds since 1970 that everything shipped is dated with: what `SOURCE_DATE_EPOCH` says
 /// (a convention of reproducible-builds.org), else when the commit was made.
 fn epoch() -> Result<u64> {
+    static SAID: Once = Once::new();
     if let Ok(given) = std::env::var("SOURCE_DATE_EPOCH") {
         return given.parse().with_context(|| format!("SOURCE_DATE_EPOCH={given} is no number of seconds"));
     }
-    let said = output(Command::new("git").args(["log", "-1", "--format=%ct"]))
-        .context("the date of the commit cannot be had; outside a clone set SOURCE_DATE_EPOCH")?;
-    said.parse().with_context(|| format!("git dates the commit {said:?}"))
+    let said = Command::new("git").args(["log", "-1", "--format=%ct"]).output()?;
+    if said.status.success() {
+        let said = String::from_utf8_lossy(&said.stdout);
+        return said.trim().parse().with_context(|| format!("git dates the commit {said:?}"));
+    }
+    // In an archive that git made, files have the commit's date.
+    let modified = fs::metadata("Cargo.toml")?.modified()?;
+    SAID.call_once(|| {
+        say("this is no clone: dated like Cargo.toml, for SOURCE_DATE_EPOCH says nothing else");
+    });
+    Ok(modified.duration_since(UNIX_EPOCH)?.as_secs())
 }
 
 /// The commit, where this is a clone; `-dirty` behind it where the files are not the commit's.
