@@ -16,7 +16,7 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     setup::bench()?;
     build::agent()?;
     say("building the benchmark");
-    // Built like the agent: most of what it depends on is built already.
+    // For glibc, as the test programs are, and with the agent's library inside: the first time it takes as long as the agent.
     run(build::static_cargo().args(["build", "--quiet", "--locked", "--release", "--target", HOST]).args([
         "--package",
         "graylag-tests",
