@@ -127,7 +127,7 @@ MESSAGES = {
         (2, "timeout", F.TYPE_INT64, None, False),
     ],
     "StopContainerResponse": [],
-    "ContainerStatus": [(1, "id", F.TYPE_STRING, None, False), (7, "exit_code", F.TYPE_INT32, None, False)],
+    "ContainerStatus": [(1, "id", F.TYPE_STRING, None, False), (10, "reason", F.TYPE_STRING, None, False)],
     "ContainerStatusRequest": [(1, "container_id", F.TYPE_STRING, None, False)],
     "ContainerStatusResponse": [(1, "status", F.TYPE_MESSAGE, "ContainerStatus", False)],
     "ExecSyncRequest": [

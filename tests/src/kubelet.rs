@@ -215,13 +215,14 @@ impl<'a> Kubelet<'a> {
         if answer.get("exit_code").is_none() { Ok(answer) } else { Err(answer.to_string()) }
     }
 
-    /// Ends the container as `terminationGracePeriodSeconds` says: its exit code.
+    /// Ends the container as `terminationGracePeriodSeconds` says: what the runtime says of its end, `Completed` where it ended
+    /// by itself and well.
     #[track_caller]
-    pub fn stop(&self, container: &str) -> i64 {
+    pub fn stop(&self, container: &str) -> String {
         let timeout = self.pod["terminationGracePeriodSeconds"].as_u64().expect("a time");
         self.containerd.ask("StopContainer", &json!({"container_id": container, "timeout": timeout}));
         let answer = self.containerd.ask("ContainerStatus", &json!({"container_id": container}));
-        answer["status"]["exit_code"].as_i64().unwrap_or(0)
+        text(&answer["status"]["reason"]).to_owned()
     }
 
     /// Starts a container in the place of one that has ended.

@@ -183,7 +183,7 @@ fn the_base_becomes_ready_sees_every_handshake_knows_pods_by_name_and_ends_at_on
     eventually("its pods have their names", SOON, ours);
     let source = node.status().unwrap().agent.attribution.unwrap().source;
     assert_eq!(source, "cgroups and /run/containerd/containerd.sock");
-    assert_eq!(kubelet.stop(&pod.container), 0);
+    assert_eq!(kubelet.stop(&pod.container), "Completed");
     assert!(!node.socket().exists(), "its socket is left");
 }
 
@@ -202,10 +202,10 @@ fn on_a_media_host_its_successor_counts_on_and_the_map_is_there_for_data_planes(
     node.connections(20);
     node.until_established(20);
     // A rolling update: the kernel half goes on counting in between.
-    assert_eq!(kubelet.stop(&pod.container), 0);
+    assert_eq!(kubelet.stop(&pod.container), "Completed");
     node.connections(30);
     let pod = kubelet.again(&pod);
     node.connections(10);
     node.until_established(60);
-    assert_eq!(kubelet.stop(&pod.container), 0);
+    assert_eq!(kubelet.stop(&pod.container), "Completed");
 }

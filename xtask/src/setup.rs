@@ -72,7 +72,7 @@ pub(crate) fn test() -> Result<()> {
         // Of it no service is started: the tests have one for a machine of its own, and its judge of units.
         "systemd",
     ])?;
-    tools(STRANGERS)?;
+    tools(STRANGERS, &[])?;
     promtool::fetch()?;
     containerd::fetch()?;
     python()
@@ -108,7 +108,11 @@ const SHIPPING: &Tools = &[("cargo-auditable", "0.7.7"), ("cargo-cyclonedx", "0.
 /// What the package takes besides. The image, which a container builder makes from nothing, does without.
 const PACKAGING: &Tools = &[("cargo-deb", "3.8.0")];
 
-fn tools(tools: &Tools) -> Result<()> {
+/// What runs for a moment only is there in half the time.
+const UNOPTIMISED: &[&str] = &["--debug"];
+
+/// Installs them, with these arguments to `cargo install`.
+fn tools(tools: &Tools, how: &[&str]) -> Result<()> {
     let root = std::path::absolute("target/tools").context("target/tools")?;
     for (name, version) in tools {
         // Another version is another file: nothing here is asked what it is.
@@ -120,6 +124,7 @@ fn tools(tools: &Tools) -> Result<()> {
         run(Command::new("cargo")
             .args(["install", name, "--version", version, "--locked", "--quiet", "--force", "--root"])
             .arg(&root)
+            .args(how)
             // Not the workspace's toolchain file or target directory: this is a tool of its own.
             .current_dir("/"))
         .with_context(|| format!("{name} could not be built"))?;
@@ -137,7 +142,7 @@ pub(crate) fn release(architecture: Architecture) -> Result<()> {
         packages.extend(architecture.cross_packages());
     }
     debian::install(&packages)?;
-    tools(SHIPPING)
+    tools(SHIPPING, UNOPTIMISED)
 }
 
 /// Rust's library for an architecture's static programs.
@@ -158,7 +163,7 @@ fn sysroot(path: &str) -> Result<bool> {
 
 /// What making the Debian package needs beyond that.
 pub(crate) fn package() -> Result<()> {
-    tools(PACKAGING)
+    tools(PACKAGING, UNOPTIMISED)
 }
 
 /// What the tests' Python programs need.

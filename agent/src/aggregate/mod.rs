@@ -20,7 +20,7 @@ mod standing;
 mod window;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, btree_map::Entry},
     sync::Arc,
     time::Duration,
 };
@@ -399,9 +399,12 @@ impl Aggregator {
                 .entry(*key)
                 .or_insert_with(|| Baseline { subject: naming.subject(key), stats: Packed::default() });
             let difference = delta::since(&stats, &baseline.stats.unpack());
-            baseline.stats = packed.clone();
+            baseline.stats.clone_from(packed);
             self.pods.add(key.netns, &baseline.subject, &difference, since);
-            counts.entry(baseline.subject.clone()).or_default().add(&difference);
+            match counts.entry(baseline.subject.clone()) {
+                Entry::Vacant(entry) => _ = entry.insert(difference),
+                Entry::Occupied(mut entry) => entry.get_mut().add(&difference),
+            }
         }
         for key in &seen.forgotten {
             self.baselines.remove(key);

@@ -8,14 +8,28 @@ const WORDS: usize = size_of::<PathStats>() / size_of::<u32>();
 const _: () = assert!(WORDS <= u16::MAX as usize && size_of::<PathStats>().is_multiple_of(size_of::<u32>()));
 
 /// The words of a [`PathStats`] that are not zero, with their positions.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Packed(Box<[(u16, u32)]>);
 
 impl From<&PathStats> for Packed {
     fn from(stats: &PathStats) -> Self {
         let words: &[u32; WORDS] = bytemuck::cast_ref(stats);
-        let filled = words.iter().enumerate().filter(|(_, word)| **word != 0);
-        Self(filled.map(|(at, word)| (at as u16, *word)).collect())
+        let filled = || words.iter().enumerate().filter(|(_, word)| **word != 0);
+        // Counted first: hundreds of these are made at every look, and what grows is allocated again and again.
+        let mut packed = Vec::with_capacity(filled().count());
+        packed.extend(filled().map(|(at, word)| (at as u16, *word)));
+        Self(packed.into())
+    }
+}
+
+impl Clone for Packed {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+
+    /// Most of the time as many words say something as before: they find room where those were.
+    fn clone_from(&mut self, source: &Self) {
+        self.0.clone_from(&source.0);
     }
 }
 

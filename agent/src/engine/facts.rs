@@ -9,12 +9,9 @@ use crate::{
         programs::{Signal, TASKS},
         settings::Limits,
     },
-    model::status::MapStatus,
+    model::status::{JITTER, MapStatus},
     telemetry::AgentFacts,
 };
-
-/// The part of [`Signal::Media`] that has a coverage of its own.
-pub const JITTER: &str = "jitter";
 
 /// What was found at start.
 #[derive(Clone, Debug, Default)]

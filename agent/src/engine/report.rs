@@ -2,11 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use super::{
-    Inner,
-    facts::{Availability, JITTER},
-    pods,
-};
+use super::{Inner, facts::Availability, pods};
 use crate::{
     aggregate::{PathProbes, Series},
     health::Standing,
@@ -17,9 +13,9 @@ use crate::{
         Subject, Target, drops,
         status::{
             ActivationStatus, AddressProbes, AgentStatus, ConditionStatus, DropStatus, EvidenceStatus,
-            HandshakeStatus, MediaStatus, NodeStatus, PathStatus, ProbeStatus, Quantiles, RelayStatus,
-            RetransmitStatus, ShareStatus, SignalStatus, Status, SubjectStatus, TargetProbes, TargetStatus,
-            WaitStatus,
+            HandshakeStatus, JITTER, MediaStatus, NodeStatus, PathStatus, ProbeStatus, Quantiles,
+            RelayStatus, RetransmitStatus, ShareStatus, SignalStatus, Status, SubjectStatus, TargetProbes,
+            TargetStatus, WaitStatus,
         },
     },
     telemetry::transport_name,

@@ -10,7 +10,7 @@ use super::{
     text::{truncate, width, wrap},
     theme::{DIM, TITLE, Theme},
 };
-use crate::model::status::{MapStatus, SignalStatus};
+use crate::model::status::{JITTER, MapStatus, SignalStatus};
 
 /// Below this, a coverage is worth telling.
 const WHOLE: f64 = 0.995;
@@ -66,11 +66,11 @@ fn summary(status: &Snapshot) -> (String, bool) {
     let all = status.signals.len();
     let missing: Vec<&str> =
         status.signals.iter().filter(|s| !s.available).map(|s| s.name.as_str()).collect();
-    let partial: Vec<String> = status
+    let partial: Vec<(&str, f64)> = status
         .signals
         .iter()
         .filter(|s| s.available)
-        .filter_map(|s| s.coverage.filter(|c| *c < WHOLE).map(|c| format!("{} {}", s.name, share(c))))
+        .filter_map(|s| s.coverage.filter(|c| *c < WHOLE).map(|c| (s.name.as_str(), c)))
         .collect();
     let mut text = format!("{} of {all}", all - missing.len());
     if !missing.is_empty() {
@@ -79,9 +79,11 @@ fn summary(status: &Snapshot) -> (String, bool) {
     }
     if !partial.is_empty() {
         text.push_str("; partly seen: ");
+        let partial: Vec<String> = partial.iter().map(|(name, c)| format!("{name} {}", share(*c))).collect();
         text.push_str(&partial.join(", "));
     }
-    (text, missing.is_empty() && partial.is_empty())
+    let is_trouble = |(name, _): &(&str, f64)| *name != JITTER;
+    (text, missing.is_empty() && !partial.iter().any(is_trouble))
 }
 
 /// What keeps the agent from telling the truth, or from telling it to others.

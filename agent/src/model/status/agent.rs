@@ -38,6 +38,9 @@ pub struct AttributionStatus {
     pub unanswered: u64,
 }
 
+/// The part of media that is measured in turns where there are very many packets: less than all of it is no trouble.
+pub const JITTER: &str = "jitter";
+
 /// One signal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SignalStatus {

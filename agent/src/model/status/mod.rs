@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ReflectorCounts;
 
-pub use agent::{AgentStatus, AttributionStatus, MapStatus, PodStatus, SignalStatus};
+pub use agent::{AgentStatus, AttributionStatus, JITTER, MapStatus, PodStatus, SignalStatus};
 pub use condition::{ConditionStatus, EvidenceStatus, TargetStatus};
 pub use media::{ActivationStatus, MediaStatus, RelayStatus};
 pub use path::{AddressProbes, NodeStatus, PathStatus, ProbeStatus, ShareStatus, TargetProbes};
