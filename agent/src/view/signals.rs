@@ -37,8 +37,8 @@ pub fn strip(status: &Snapshot, theme: Theme, label: usize, room: usize) -> Vec<
 
 /// Everything about signals, tables and the agent.
 pub fn page(status: &Snapshot, theme: Theme, room: usize) -> Page {
-    let seen = status.signals.iter().filter(|signal| signal.available).count();
-    let mut page = Page::titled(format!("signals {seen} of {}", status.signals.len()));
+    let (seen, all) = counted(status);
+    let mut page = Page::titled(format!("signals {seen} of {all}"));
     let name =
         status.signals.iter().map(|s| width(&s.name)).chain(status.maps.iter().map(|m| width(&m.name)));
     let name = name.fold(8, usize::max).min(room / 2);
@@ -62,8 +62,14 @@ pub fn page(status: &Snapshot, theme: Theme, room: usize) -> Page {
     page
 }
 
+/// How many are seen, of how many; a part of one is none of its own, so that `graylag check` says the same.
+fn counted(status: &Snapshot) -> (usize, usize) {
+    let whole = || status.signals.iter().filter(|signal| signal.name != JITTER);
+    (whole().filter(|signal| signal.available).count(), whole().count())
+}
+
 fn summary(status: &Snapshot) -> (String, bool) {
-    let all = status.signals.len();
+    let (seen, all) = counted(status);
     let missing: Vec<&str> =
         status.signals.iter().filter(|s| !s.available).map(|s| s.name.as_str()).collect();
     let partial: Vec<(&str, f64)> = status
@@ -72,7 +78,7 @@ fn summary(status: &Snapshot) -> (String, bool) {
         .filter(|s| s.available)
         .filter_map(|s| s.coverage.filter(|c| *c < WHOLE).map(|c| (s.name.as_str(), c)))
         .collect();
-    let mut text = format!("{} of {all}", all - missing.len());
+    let mut text = format!("{seen} of {all}");
     if !missing.is_empty() {
         text.push_str("; missing: ");
         text.push_str(&missing.join(", "));
