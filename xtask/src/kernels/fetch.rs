@@ -11,7 +11,7 @@ use super::Kernel;
 use crate::{apt::Apt, release::Architecture, shell::say};
 
 /// What a guest of another architecture starts besides: this machine's programs do not run there.
-const PROGRAMS: &[&str] = &["busybox-static", "iproute2", "nftables"];
+const PROGRAMS: &[&str] = &["busybox-static", "iproute2", "nftables", "util-linux"];
 
 /// An unpacked kernel.
 pub(super) struct Files {
