@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 use crate::{
     deploy::{file, said, tool},
     eventually,
+    inside::Inside,
     net::Host,
     pods::Cgroups,
-    proc::{Directory, Process, run},
-    servers::{children, kill_inside},
+    proc::{Directory, run},
 };
 
 /// The only image; there is no registry.
@@ -40,7 +40,7 @@ pub struct Pod {
 /// A running containerd. It, its shims and its containers live in process and mount namespaces that end with it, so that whatever it
 /// mounts and starts ends with it too; only cgroups are removed one by one.
 pub struct Containerd {
-    process: Process,
+    inside: Inside,
     socket: PathBuf,
     cgroups: Cgroups,
     directory: Directory,
@@ -49,7 +49,7 @@ pub struct Containerd {
 impl Containerd {
     /// Starts it on a host, which its pods reach by the first address of `network`/24.
     pub fn start(host: &Host, test: &str, network: Ipv4Addr) -> Self {
-        // Mounts of its own are where it, runc and the plugins always write. It ends with whoever started it, killed or not.
+        // Mounts of its own are where it, runc and the plugins always write.
         const SCRIPT: &str = "mount -t tmpfs run /run && mount -t tmpfs lib /var/lib && mount -t bpf bpf /sys/fs/bpf && \
                               mkdir /run/containerd && mount --bind \"$2\" /run/containerd && \
                               exec \"$0\" --config \"$1\"";
@@ -61,25 +61,21 @@ impl Containerd {
         fs::create_dir(&run_directory).expect("a directory");
         let socket = run_directory.join("containerd.sock");
         let config = configure(&directory, &socket, &programs.join("lib/cni"), network);
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "nsenter", &format!("--net={}", host.path().display())]);
-        command.args(["unshare", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child"]);
-        command
-            .args(["sh", "-c", SCRIPT])
-            .arg(programs.join("bin/containerd"))
-            .arg(config)
-            .arg(run_directory);
         let path = std::env::var("PATH").unwrap_or_default();
         // Where it finds its shim, and the shim runc.
         let own = ["bin", "sbin"].map(|of| programs.join(of).display().to_string()).join(":");
-        let process = Process::start(command.env("PATH", format!("{own}:{path}")));
-        let mut this = Self { process, socket, cgroups, directory };
+        let inside = Inside::start(host, |command| {
+            command.args(["unshare", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child"]);
+            command
+                .args(["sh", "-c", SCRIPT])
+                .arg(programs.join("bin/containerd"))
+                .arg(config)
+                .arg(run_directory);
+            command.env("PATH", format!("{own}:{path}"))
+        });
+        let mut this = Self { inside, socket, cgroups, directory };
         eventually("containerd answers", SOON, || {
-            assert!(
-                this.process.ended().is_none(),
-                "containerd ended:\n{}",
-                this.process.output().join("\n")
-            );
+            this.inside.must_run();
             this.asked("Version", &json!({})).ok()
         });
         this.add(&busybox(this.directory.path()), IMAGE);
@@ -97,10 +93,12 @@ impl Containerd {
         format!("{} {}", text(&answer, "runtime_name"), text(&answer, "runtime_version"))
     }
 
-    /// Gives it an image, a file in the form of `docker save`.
+    /// Gives it an image by this name, a file in the form of `docker save` or a layout of which the name's tag is one.
     pub fn add(&self, image: &Path, name: &str) {
         let mut ctr = tool("tools/containerd/usr/bin/ctr");
-        ctr.arg("--address").arg(&self.socket).args(["--namespace", "k8s.io", "images", "import"]).arg(image);
+        ctr.arg("--address").arg(&self.socket).args(["--namespace", "k8s.io", "images", "import"]);
+        let (base, _) = name.rsplit_once(':').expect("a name with a tag");
+        ctr.args(["--base-name", base]).arg(image);
         run(&mut ctr);
         // It hears of its own images by events.
         eventually("the image is known to it", SOON, || {
@@ -116,8 +114,7 @@ impl Containerd {
 
     /// A place in its file system, in which `/run` and `/sys/fs/bpf` are its own.
     pub fn place(&self, path: &str) -> PathBuf {
-        let inside = children(self.process.id()).first().copied().expect("containerd runs");
-        Path::new("/proc").join(inside.to_string()).join("root").join(path.trim_start_matches('/'))
+        self.inside.place(path)
     }
 
     /// What it had runc do for a container (runtime-spec, config.md).
@@ -143,7 +140,7 @@ impl Containerd {
     #[track_caller]
     pub fn ask(&self, method: &str, request: &Value) -> Value {
         self.asked(method, request)
-            .unwrap_or_else(|error| panic!("{error}\ncontainerd said:\n{}", self.process.output().join("\n")))
+            .unwrap_or_else(|error| panic!("{error}\ncontainerd said:\n{}", self.inside.said()))
     }
 
     fn config(&self, pod: &Pod) -> Value {
@@ -182,12 +179,19 @@ impl Containerd {
         container
     }
 
+    /// Runs a command in a container, to its end: what became of it where it did not end well.
+    #[track_caller]
+    pub fn exec(&self, container: &str, command: &[&str], timeout: u64) -> Result<(), String> {
+        let answer =
+            self.ask("ExecSync", &json!({"container_id": container, "cmd": command, "timeout": timeout}));
+        // Of a message what is zero is not written.
+        if answer.get("exit_code").is_none() { Ok(()) } else { Err(answer.to_string()) }
+    }
+
     /// Runs a shell's script in a container, to its end.
     #[track_caller]
     pub fn run(&self, container: &str, script: &str) {
-        let request = json!({"container_id": container, "cmd": ["/bin/sh", "-c", script], "timeout": 20});
-        let answer = self.ask("ExecSync", &request);
-        assert!(answer.get("exit_code").is_none(), "{script}: {answer}");
+        assert_eq!(self.exec(container, &["/bin/sh", "-c", script], 20), Ok(()), "{script}");
     }
 
     /// Ends a container, of which the runtime goes on telling.
@@ -202,13 +206,6 @@ impl Containerd {
         for method in ["StopPodSandbox", "RemovePodSandbox"] {
             self.ask(method, &json!({"pod_sandbox_id": sandbox}));
         }
-    }
-}
-
-impl Drop for Containerd {
-    fn drop(&mut self) {
-        // What waits for it does not pass on signals.
-        kill_inside(&self.process);
     }
 }
 
@@ -264,7 +261,7 @@ fn busybox(directory: &Path) -> PathBuf {
 }
 
 /// An image of the files below `root`, beside it, in the form of `docker save` (moby, image/spec/spec.md).
-pub fn image(root: &Path, name: &str, config: &Value) -> PathBuf {
+fn image(root: &Path, name: &str, config: &Value) -> PathBuf {
     let parts = root.with_extension("parts");
     fs::create_dir_all(&parts).expect("a directory");
     let layer = parts.join("layer.tar");

@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::rtp::{Expected, Stream, cut_up};
+use crate::{
+    background::Background,
+    rtp::{Expected, Stream, cut_up},
+};
 
 /// Packets to a call.
 const BATCH: usize = 40;
@@ -24,20 +27,19 @@ const FIRST: u64 = 65_000;
 
 /// Streams at full tilt until this is stopped or goes out of scope.
 pub struct Flood {
-    stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
-    thread: Option<thread::JoinHandle<Expected>>,
+    thread: Background<Expected>,
 }
 
 impl Flood {
     /// Sends `rate` packets a second, if the machine can: a stream for each socket, in turn.
     pub fn start(sockets: Vec<UdpSocket>, rate: u64) -> Self {
-        let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let thread = thread::spawn({
-            let (stop, sent) = (stop.clone(), sent.clone());
-            move || send(&sockets, rate, &stop, &sent)
+        let sent = Arc::new(AtomicU64::new(0));
+        let thread = Background::start({
+            let sent = sent.clone();
+            move |stop| send(&sockets, rate, stop, &sent)
         });
-        Self { stop, sent, thread: Some(thread) }
+        Self { sent, thread }
     }
 
     /// Packets sent so far.
@@ -46,18 +48,8 @@ impl Flood {
     }
 
     /// Ends it: all that an observer must have counted.
-    pub fn stop(mut self) -> Expected {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().expect("once").join().expect("it sent")
-    }
-}
-
-impl Drop for Flood {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+    pub fn stop(self) -> Expected {
+        self.thread.stop()
     }
 }
 

@@ -203,16 +203,7 @@ impl<'a> Kubelet<'a> {
     pub fn probe(&self, container: &str, probe: &str) -> Result<(), String> {
         let probe = &self.only()[probe];
         let command: Vec<&str> = list(&probe["exec"]["command"]).map(text).collect();
-        self.exec(container, &command, probe["timeoutSeconds"].as_u64().expect("a timeout")).map(drop)
-    }
-
-    /// Runs a command in the container: what it wrote, as far as it ended well.
-    #[track_caller]
-    pub fn exec(&self, container: &str, command: &[&str], timeout: u64) -> Result<Value, String> {
-        let request = json!({"container_id": container, "cmd": command, "timeout": timeout});
-        let answer = self.containerd.ask("ExecSync", &request);
-        // Of a message what is zero is not written.
-        if answer.get("exit_code").is_none() { Ok(answer) } else { Err(answer.to_string()) }
+        self.containerd.exec(container, &command, probe["timeoutSeconds"].as_u64().expect("a timeout"))
     }
 
     /// Ends the container as `terminationGracePeriodSeconds` says: what the runtime says of its end, `Completed` where it ended

@@ -7,6 +7,7 @@
 
 pub mod agent;
 pub mod arrivals;
+pub mod background;
 pub mod bench;
 pub mod bpf;
 pub mod calls;
@@ -19,6 +20,7 @@ pub mod every;
 pub mod flood;
 pub mod frames;
 pub mod http;
+pub mod inside;
 pub mod instruction;
 pub mod kubelet;
 pub mod layout;

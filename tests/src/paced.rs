@@ -3,15 +3,12 @@
 
 use std::{
     net::UdpSocket,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::Ordering,
     thread,
     time::{Duration, Instant},
 };
 
-use crate::rtp::Stream;
+use crate::{background::Background, rtp::Stream};
 
 /// Clock of the streams in Hz.
 pub const RATE: f64 = 8000.0;
@@ -23,43 +20,23 @@ const GAP: u64 = 499;
 /// Near the end of a cycle of the sequence number.
 const FIRST: u64 = 65_300;
 
-/// They go on until this goes out of scope.
-pub struct Paced {
-    stop: Arc<AtomicBool>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl Paced {
-    /// So many streams through each of the two sockets: what is on time, and what is late.
-    pub fn start(on_time: UdpSocket, late: UdpSocket, streams: u32) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let thread = thread::spawn(move || {
-            let begin = Instant::now();
-            for (i, number) in (0u32..).zip(FIRST..) {
-                let due = begin + INTERVAL * i;
-                sleep_until(due);
-                send(&on_time, streams, number);
-                if number % 2 == 1 {
-                    sleep_until(due + LATE);
-                }
-                send(&late, streams, number);
-                if stopped.load(Ordering::Relaxed) {
-                    return;
-                }
+/// So many streams through each of the two sockets: what is on time, and what is late.
+pub fn start(on_time: UdpSocket, late: UdpSocket, streams: u32) -> Background<()> {
+    Background::start(move |stop| {
+        let begin = Instant::now();
+        for (i, number) in (0u32..).zip(FIRST..) {
+            let due = begin + INTERVAL * i;
+            sleep_until(due);
+            send(&on_time, streams, number);
+            if number % 2 == 1 {
+                sleep_until(due + LATE);
             }
-        });
-        Self { stop, thread: Some(thread) }
-    }
-}
-
-impl Drop for Paced {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+            send(&late, streams, number);
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
         }
-    }
+    })
 }
 
 fn sleep_until(due: Instant) {

@@ -158,13 +158,6 @@ pub fn children(pid: u32) -> Vec<u32> {
     text.split_whitespace().filter_map(|child| child.parse().ok()).collect()
 }
 
-/// Kills what is first in its process namespace, a child of `process`: the kernel ends all others of it with it.
-pub fn kill_inside(process: &Process) {
-    for child in children(process.id()) {
-        let _ = Pid::from_raw(child as i32).map(|child| kill_process(child, Signal::KILL));
-    }
-}
-
 fn accepting(host: &Host, addresses: &[IpAddr], port: u16, process: &Process) {
     for address in addresses {
         let target = std::net::SocketAddr::new(*address, port);

@@ -1,21 +1,16 @@
 //! systemd as the first process of a machine of its own: this machine's files under a layer that is thrown away, a host's network, a
 //! part of the hierarchy of cgroups, and the unit and all that the package brings along.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{path::PathBuf, process::Command, time::Duration};
 
 use crate::{
     agent::binary,
     deploy::file,
     eventually,
+    inside::Inside,
     net::Host,
     pods::Cgroups,
-    proc::{Directory, Ended, Process, finish},
-    servers::{children, kill_inside},
+    proc::{Directory, Ended, finish},
 };
 
 const SOON: Duration = Duration::from_secs(30);
@@ -53,7 +48,7 @@ exec chroot "$root" env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin /li
 
 /// A running systemd.
 pub struct Systemd {
-    process: Process,
+    inside: Inside,
     _cgroups: Cgroups,
     _directory: Directory,
 }
@@ -65,35 +60,47 @@ impl Systemd {
         const INTO: &str = "echo $$ > \"$0\"/cgroup.procs && exec \"$@\"";
         crate::require_root();
         let (directory, cgroups) = (Directory::new(), Cgroups::new(test));
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "nsenter", &format!("--net={}", host.path().display())]);
-        command.args(["sh", "-c", INTO]).arg(cgroups.make(""));
-        command.args(["unshare", "--mount", "--pid", "--cgroup", "--ipc", "--uts", "--fork", "--kill-child"]);
-        command.args(["sh", "-c", SCRIPT, "sh"]).arg(directory.path()).arg(binary()).arg(file("deploy"));
-        let mut this =
-            Self { process: Process::start(&mut command), _cgroups: cgroups, _directory: directory };
+        let inside = Inside::start(host, |command| {
+            command.args(["sh", "-c", INTO]).arg(cgroups.make(""));
+            command.args([
+                "unshare",
+                "--mount",
+                "--pid",
+                "--cgroup",
+                "--ipc",
+                "--uts",
+                "--fork",
+                "--kill-child",
+            ]);
+            command.args(["sh", "-c", SCRIPT, "sh"]).arg(directory.path()).arg(binary()).arg(file("deploy"))
+        });
+        let mut this = Self { inside, _cgroups: cgroups, _directory: directory };
         eventually("systemd answers", SOON, || {
-            assert!(this.process.ended().is_none(), "systemd ended:\n{}", this.process.output().join("\n"));
-            let is_there = !children(this.process.id()).is_empty();
-            (is_there && this.systemctl(&["show", "--property=Version"]).code == Some(0)).then_some(())
+            this.inside.must_run();
+            this.inside.first()?;
+            (this.systemctl(&["show", "--property=Version"]).code == Some(0)).then_some(())
         });
         this
     }
 
-    fn first(&self) -> u32 {
-        children(self.process.id()).first().copied().expect("systemd runs")
-    }
-
     /// A place in its file system.
+    #[track_caller]
     pub fn place(&self, path: &str) -> PathBuf {
-        Path::new("/proc").join(self.first().to_string()).join("root").join(path.trim_start_matches('/'))
+        self.inside.place(path)
     }
 
     /// Runs a command there.
     #[track_caller]
     pub fn run(&self, arguments: &[&str]) -> Ended {
         let mut command = Command::new("nsenter");
-        command.args(["--target", &self.first().to_string(), "--mount", "--pid", "--root", "--wd"]);
+        command.args([
+            "--target",
+            &self.inside.first().expect("systemd runs").to_string(),
+            "--mount",
+            "--pid",
+            "--root",
+            "--wd",
+        ]);
         finish(command.args(arguments))
     }
 
@@ -107,7 +114,7 @@ impl Systemd {
     #[track_caller]
     pub fn does(&self, arguments: &[&str]) {
         let ended = self.systemctl(arguments);
-        assert_eq!(ended.code, Some(0), "{arguments:?}: {ended:?}\n{}", self.process.output().join("\n"));
+        assert_eq!(ended.code, Some(0), "{arguments:?}: {ended:?}\n{}", self.inside.said());
     }
 
     /// A property of a unit's.
@@ -116,27 +123,5 @@ impl Systemd {
         let ended = self.systemctl(&["show", "--value", "--property", name, unit]);
         assert_eq!(ended.code, Some(0), "{name}: {ended:?}");
         ended.out.trim().to_owned()
-    }
-
-    /// The unit's first process, as this machine numbers it.
-    #[track_caller]
-    pub fn process_of(&self, unit: &str) -> u32 {
-        let inside = self.property(unit, "MainPID");
-        let found = fs::read_dir("/proc").expect("/proc").flatten().find_map(|entry| {
-            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
-            let status = fs::read_to_string(entry.path().join("status")).ok()?;
-            // Its number in each namespace from ours to its own.
-            let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
-            let is_ours = fs::read_link(entry.path().join("ns/pid")).ok()
-                == fs::read_link(format!("/proc/{}/ns/pid", self.first())).ok();
-            (is_ours && numbers.split_whitespace().last() == Some(&inside)).then_some(pid)
-        });
-        found.unwrap_or_else(|| panic!("no process {inside}"))
-    }
-}
-
-impl Drop for Systemd {
-    fn drop(&mut self) {
-        kill_inside(&self.process);
     }
 }

@@ -1,4 +1,4 @@
-//! The `DaemonSet` of deploy/kubernetes, started as a kubelet starts it: by a real containerd, under its default seccomp profile, with
+//! The `DaemonSet` of deploy/kubernetes and the image that is shipped, started as a kubelet starts it: by a real containerd, under its default seccomp profile, with
 //! the volumes, capabilities and probes that are written there.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests are tests
 
@@ -14,12 +14,13 @@ use std::{
 
 use graylag::model::status::Status;
 use graylag_tests::{
-    agent::{alone, binary},
-    containerd::{self, Containerd, Pod, connections},
+    agent::alone,
+    containerd::{Containerd, Pod, connections},
     deploy::{kubernetes, kustomize, kustomize_with},
     eventually,
     http::get,
     kubelet::{Kubelet, Running},
+    layout::{Layout, VERSION, here},
     metrics::Scrape,
     net::{Host, link},
     path_map::Reader,
@@ -29,7 +30,8 @@ use graylag_tests::{
 use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(20);
-const IMAGE: &str = "graylag.test/graylag:1";
+/// What the image is called here; there is no registry.
+const IMAGE: &str = "graylag.test/graylag";
 const PORT: u16 = 8080;
 const KEYS: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
@@ -37,6 +39,7 @@ const KEYS: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d
 struct Node {
     test: u8,
     containerd: Containerd,
+    image: String,
     _server: Echo,
     client: Host,
     own: Host,
@@ -47,10 +50,13 @@ impl Node {
         let (own, client) = (Host::new(), Host::new());
         link((&own, "eth0", address(test, 1)), (&client, "eth0", address(test, 2)));
         let containerd = Containerd::start(&own, &format!("ds{test}"), Ipv4Addr::new(10, 80, test, 0));
-        let directory = Directory::new();
-        containerd.add(&image(&directory), IMAGE);
+        let (directory, layout) = (Directory::new(), Layout::tested());
+        let archive = directory.path().join("image.tar");
+        run(Command::new("tar").arg("-C").arg(layout.path()).arg("-cf").arg(&archive).arg("."));
+        let image = format!("{IMAGE}:{VERSION}-{}", here());
+        containerd.add(&archive, &image);
         let server = Echo::on(listen(&own, IpAddr::V4(Ipv4Addr::UNSPECIFIED), PORT, 128));
-        Self { test, containerd, _server: server, client, own }
+        Self { test, containerd, image, _server: server, client, own }
     }
 
     /// The pod of a rendered overlay, as this node's kubelet has it.
@@ -58,7 +64,7 @@ impl Node {
         let (documents, errors) = kubernetes(rendered, &["1.37"]);
         assert_eq!(errors, Vec::<String>::new());
         let uid = format!("d5e0a7b1-{:04x}-4c1f-9d2e-{:012x}", self.test, std::process::id());
-        Kubelet::new(&self.containerd, &documents, secrets, (IMAGE, "node-1", uid))
+        Kubelet::new(&self.containerd, &documents, secrets, (&self.image, "node-1", uid))
     }
 
     /// Where the pod's socket is on the node.
@@ -140,22 +146,6 @@ impl Node {
 
 fn address(test: u8, end: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 79, test, end))
-}
-
-/// The program on an empty base, with the settings of the image that is shipped.
-fn image(directory: &Directory) -> PathBuf {
-    let root = directory.path().join("graylag");
-    fs::create_dir_all(root.join("usr/bin")).unwrap();
-    run(Command::new("cp").arg(binary()).arg(root.join("usr/bin")));
-    let config = json!({
-        "User": "0:0",
-        "Env": ["PATH=/usr/bin"],
-        "Entrypoint": ["/usr/bin/graylag"],
-        "Cmd": ["run"],
-        "WorkingDir": "/",
-        "StopSignal": "SIGTERM",
-    });
-    containerd::image(&root, IMAGE, &config)
 }
 
 #[test]

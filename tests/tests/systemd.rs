@@ -17,7 +17,6 @@ use graylag_tests::{
     systemd::Systemd,
     traffic::{Echo, ask, connect, listen},
 };
-use rustix::process::{Pid, Signal, kill_process};
 
 const SOON: Duration = Duration::from_secs(20);
 const UNIT: &str = "graylag.service";
@@ -87,8 +86,8 @@ fn under_its_unit_it_sees_every_handshake_reloads_is_restarted_and_stops() {
     let systemd = &machine.systemd;
     systemd.does(&["start", UNIT]);
     machine.until_ready();
-    let pid = systemd.process_of(UNIT);
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let pid = systemd.property(UNIT, "MainPID");
+    let status = fs::read_to_string(systemd.place(&format!("/proc/{pid}/status"))).unwrap();
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim();
     // CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF (include/uapi/linux/capability.h).
     let three = 1u64 << 12 | 1 << 38 | 1 << 39;
@@ -102,9 +101,9 @@ fn under_its_unit_it_sees_every_handshake_reloads_is_restarted_and_stops() {
     machine.configure("[[peer]]\nname = \"callers\"\ncidrs = [\"10.81.0.0/24\"]\n");
     systemd.does(&["reload", UNIT]);
     machine.sees(10, "callers");
-    assert_eq!(systemd.process_of(UNIT), pid);
+    assert_eq!(systemd.property(UNIT, "MainPID"), pid);
 
-    kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
+    systemd.does(&["kill", "--signal=KILL", UNIT]);
     eventually("it is started again", SOON, || (systemd.property(UNIT, "NRestarts") == "1").then_some(()));
     machine.until_ready();
     machine.sees(5, "callers");

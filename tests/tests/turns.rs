@@ -13,13 +13,14 @@ use graylag_ebpf::{media::JITTER_EVERY, rtp::Turns};
 use graylag_tests::{
     agent::{Agent, Setup, Watch},
     arrivals::{self, Arrivals},
+    background::Background,
     eventually,
     flood::Flood,
     metrics::Scrape,
     net::{Pair, address},
     nft::Nft,
     otlp::{Collector, Point, Protocol},
-    paced::{LATE, Paced, RATE},
+    paced::{self, LATE, RATE},
     rtp::{Expected, Stream, expected},
     udp,
 };
@@ -97,7 +98,7 @@ impl Bed {
     }
 
     /// The paced streams, and who receives them.
-    fn paced(&self) -> (Paced, [Arrivals; 2]) {
+    fn paced(&self) -> (Background<()>, [Arrivals; 2]) {
         let ends = PACED.map(|(_, address)| {
             let there = SocketAddr::new(address::SERVER_V4, 5000 + u16::from(address[3]));
             let outside: UdpSocket =
@@ -106,7 +107,7 @@ impl Bed {
             (outside, Arrivals::of(udp::bind(&self.pair.server, there.ip(), there.port(), 1 << 20)))
         });
         let [(on_time, first), (late, second)] = ends;
-        (Paced::start(on_time, late, STREAMS), [first, second])
+        (paced::start(on_time, late, STREAMS), [first, second])
     }
 
     /// Of the jitter, in the status and in the metric.
@@ -209,7 +210,7 @@ fn jitter_is_what_the_receiver_has(bed: &Bed, ends: &mut [Arrivals; 2], fits: im
 }
 
 /// Ends everything: what was counted is what was sent and what arrived, to the packet.
-fn counts_are_exact(bed: &Bed, flood: Flood, paced: Paced, ends: &mut [Arrivals; 2]) {
+fn counts_are_exact(bed: &Bed, flood: Flood, paced: Background<()>, ends: &mut [Arrivals; 2]) {
     drop(paced);
     let flood = flood.stop();
     thread::sleep(Duration::from_secs(1));

@@ -25,7 +25,8 @@ pub(crate) struct Program {
     pub(crate) directory: PathBuf,
 }
 
-/// Builds test programs, static and for the named host: one build serves this machine and the guests, which have no libraries. `chosen` says which, in cargo's words.
+/// Builds test programs, static and for the named host: one build serves this machine and the guests, which have no libraries.
+/// `chosen` says which, in cargo's words.
 pub(crate) fn build(chosen: &[&str]) -> Result<Vec<Program>> {
     build_with(crate::build::static_cargo(), HOST, chosen)
 }

@@ -19,7 +19,7 @@ const THREADS: &str = "--test-threads=4";
 const TOGETHER: &[&str] = &["balancer", "silence"];
 /// Programs that try the image and the package of this machine's architecture: they run where these are made, in [`all`] and in
 /// [`shipped`].
-const PACKED: &[&str] = &["image", "package"];
+const PACKED: &[&str] = &["daemonset", "image", "package"];
 /// And what tries both architectures and the second build: in [`shipped`] alone.
 const SHIPPED: &[&str] = &["shipped"];
 /// The end-to-end test programs, in cargo's words.

@@ -12,9 +12,11 @@ use std::{
 use super::{
     Judge,
     blame::PathFacts,
-    subject::{Looking, News, SubjectState, Surroundings, silent},
+    subject::{Looking, News, SubjectState, Surroundings},
 };
-use crate::model::{ConditionName, Path, Role, Subject, SubjectTick, Target, Tick, Transition};
+use crate::model::{
+    ConditionName, Counts, Path, Pending, Role, Subject, SubjectTick, Target, Tick, Transition,
+};
 
 /// A subject without traffic, conditions or pending work for this long is forgotten …
 const FORGET: Duration = Duration::from_secs(900);
@@ -68,7 +70,12 @@ impl Judge {
         for seen in &tick.subjects {
             standing.remove(&seen.subject);
         }
-        standing.into_iter().cloned().map(silent).collect()
+        let nothing = |subject: &Subject| SubjectTick {
+            subject: subject.clone(),
+            counts: Counts::default(),
+            pending: Pending::default(),
+        };
+        standing.into_iter().map(nothing).collect()
     }
 
     fn looking(&self, at: Duration, widen: Duration, subject: &Subject) -> Looking {
@@ -78,14 +85,13 @@ impl Judge {
     }
 
     /// What is known of all services over a path.
-    fn of_path(&self, path: &Path) -> impl Iterator<Item = &SubjectState> {
+    fn of_path<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = &'a SubjectState> {
         /// Before every service's name.
         static FIRST: LazyLock<Arc<str>> = LazyLock::new(|| "".into());
         let first = Subject { path: path.clone(), service: FIRST.clone(), role: Role::Client };
-        let path = path.clone();
         self.subjects
             .range(first..)
-            .take_while(move |(subject, _)| subject.path == path)
+            .take_while(move |(subject, _)| subject.path == *path)
             .map(|(_, state)| state)
     }
 

@@ -10,9 +10,7 @@ use super::{
     stall::{Sample, Stall},
     verdict::Verdict,
 };
-use crate::model::{
-    ConditionName, Counts, Distribution, Outcome, Pending, Phase, Role, Subject, SubjectTick,
-};
+use crate::model::{ConditionName, Counts, Distribution, Outcome, Pending, Phase, Role, SubjectTick};
 
 /// A bound is this many times the p99 of the path's round trip, where that is more than the configured one.
 const ROUND_TRIPS: u32 = 3;
@@ -275,9 +273,4 @@ fn first_byte_sample<'a>(
         pending: &pending.first_byte,
         bound: settings.first_byte_bound + widen,
     }
-}
-
-/// A look at which nothing of it was seen.
-pub fn silent(subject: Subject) -> SubjectTick {
-    SubjectTick { subject, counts: Counts::default(), pending: Pending::default() }
 }
