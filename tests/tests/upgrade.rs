@@ -255,6 +255,7 @@ fn other_programs_take_over_the_counters_and_another_version_begins_anew() {
         alter(&directory, PROGRAMS, 7);
     });
     assert_eq!(pins(&agent), "goes on, with other programs");
+    assert!(first.alive().programs.is_empty(), "the earlier ones are gone: {:?} of {first:?}", first.alive());
     agent.until(SOON, &[41; 4], counted);
     ask(&mut open, 10).unwrap();
     calls(&pair, 20);
@@ -300,6 +301,42 @@ fn other_programs_take_over_the_counters_and_another_version_begins_anew() {
     assert!(!last.alive().programs.is_empty());
     fs::remove_dir_all(&directory).unwrap();
     eventually("the kernel has nothing of it any more", SOON, || last.alive().is_empty().then_some(()));
+}
+
+#[test]
+fn what_happens_while_programs_are_exchanged_is_counted_and_once() {
+    const EXCHANGES: u64 = 5;
+
+    let (pair, bpf) = (Pair::new(), BpfFs::new());
+    let directory = bpf.join("agent");
+    let setup = Setup::watching(&[&pair.client, &pair.server]).alone().config(&pin(&directory));
+    let mut agent = setup.start();
+    let _echo = Echo::start(&pair.server, address::SERVER_V4, PORT);
+    let (stop, made) = (AtomicBool::new(false), AtomicU64::new(0));
+    agent = thread::scope(|scope| {
+        let _stops = Stops(&stop);
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                calls(&pair, 1);
+                made.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        for _ in 0..EXCHANGES {
+            agent = again(agent, Signal::KILL, || alter(&directory, PROGRAMS, 7));
+            assert_eq!(pins(&agent), "goes on, with other programs");
+        }
+        agent
+    });
+    let made = made.load(Ordering::Relaxed);
+    let mut last = [0; 4];
+    let all = eventually("it has counted all", SOON, || {
+        let before = last;
+        thread::sleep(GAP);
+        last = counted(&agent.scrape());
+        (before == last).then_some(last)
+    });
+    // What comes between two system calls in a row may count twice.
+    assert!(all.iter().all(|n| (made..=made + EXCHANGES).contains(n)), "{made} {all:?}");
 }
 
 #[test]

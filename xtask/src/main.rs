@@ -60,6 +60,9 @@ enum Command {
     Kernels {
         /// Only this one, by version or suite
         only: Option<String>,
+        /// Only these test programs of those that run there, in this order, as often as they are named
+        #[arg(value_name = "TEST")]
+        tests: Vec<String>,
     },
     /// The image: static programs on an empty base, as an OCI layout (target/image)
     Image {
@@ -120,7 +123,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Test { shipped: true, .. } => test::shipped(),
         Command::Test { end_to_end: None, .. } => test::all(),
         Command::Test { end_to_end: Some(arguments), .. } => test::end_to_end_only(&arguments),
-        Command::Kernels { only } => test::kernels_only(only.as_deref()),
+        Command::Kernels { only, tests } => test::kernels_only(only.as_deref(), &tests),
         Command::Image { only } => release::image(&release::programs(only)?).map(drop),
         Command::Containerfile { only } => release::containerfile(only.unwrap_or_else(Architecture::host)),
         Command::Deb { only } => release::package(&release::programs(only)?).map(drop),

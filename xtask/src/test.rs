@@ -58,7 +58,7 @@ fn steps(tally: &mut Tally) -> Result<()> {
     step("end-to-end tests", || {
         counted(tally, run(&for_this_machine(&end_to_end, true), true, &[THREADS.into()])?)
     })?;
-    step("kernel matrix", || counted(tally, kernels::all(&agent, &end_to_end, None)?))
+    step("kernel matrix", || counted(tally, kernels::all(&agent, &end_to_end, None, &[])?))
 }
 
 /// What is shipped: both architectures, the image of this one a second time, their tests, and a guest of the other architecture. Apart
@@ -76,7 +76,7 @@ pub(crate) fn shipped() -> Result<()> {
     let tests: Vec<&str> = PACKED.iter().chain(SHIPPED).flat_map(|name| ["--test", name]).collect();
     let tests = programs::build(&[&["--package", "graylag-tests"][..], &tests].concat())?;
     let mut tally = run(&tests, true, &[THREADS.into()])?;
-    tally.add(kernels::all(&agent, &[], Some(kernels::FOREIGN))?);
+    tally.add(kernels::all(&agent, &[], Some(kernels::FOREIGN), &[])?);
     finish(&tally)
 }
 
@@ -90,15 +90,15 @@ pub(crate) fn end_to_end_only(arguments: &[String]) -> Result<()> {
     finish(&run(&for_this_machine(&programs::build(END_TO_END)?, false), true, &all)?)
 }
 
-/// Only the kernel matrix, or one kernel of it.
-pub(crate) fn kernels_only(only: Option<&str>) -> Result<()> {
+/// Only the kernel matrix, or one kernel of it, or these test programs in it.
+pub(crate) fn kernels_only(only: Option<&str>, tests: &[String]) -> Result<()> {
     setup::test()?;
     if only == Some(kernels::FOREIGN) {
         setup::shipped()?;
     }
     let agent = build::agent()?;
     build::both_ebpf()?;
-    finish(&kernels::all(&agent, &programs::build(&kernels::programs())?, only)?)
+    finish(&kernels::all(&agent, &programs::build(&kernels::programs())?, only, tests)?)
 }
 
 fn finish(tally: &Tally) -> Result<()> {

@@ -211,8 +211,8 @@ fn attach_one(
             let loaded: &mut BtfTracePoint =
                 ebpf.program_mut(program.name).ok_or_else(unknown)?.try_into().map_err(|e| chain(&e))?;
             loaded.load(name, btf).map_err(|e| chain(&e))?;
-            make_room(pins.as_deref(), program.name)?;
             let link = loaded.attach().map_err(|e| chain(&e))?;
+            succeed(pins.as_deref_mut(), program.name)?;
             if let Some(pins) = pins {
                 let link = loaded.take_link(link).map_err(|e| chain(&e))?;
                 pins.pin(program.name, descriptor(loaded.fd())?, link.into())?;
@@ -232,9 +232,9 @@ fn attach_one(
             };
             // A link without flags is attached beside those of others (`cgroup_bpf_link_attach` implies
             // BPF_F_ALLOW_MULTI); aya calls that mode "single".
-            make_room(pins.as_deref(), program.name)?;
             let link =
                 loaded.attach(directory, direction, CgroupAttachMode::Single).map_err(|e| chain(&e))?;
+            succeed(pins.as_deref_mut(), program.name)?;
             if let Some(pins) = pins {
                 let link = loaded.take_link(link).map_err(|e| chain(&e))?;
                 let link = FdLink::try_from(link).map_err(|e| chain(&e))?;
@@ -272,8 +272,10 @@ fn attach_one(
     Ok(())
 }
 
-/// Where another program is in the way, it goes now: the next is loaded, and only has to be attached.
-fn make_room(pins: Option<&Pins>, name: &str) -> Result<(), String> {
+/// Where an earlier agent's program is attached too, it goes now. For some microseconds both were there, and an event may have been
+/// counted twice. The other way round some ten milliseconds of events would be missed: a tracepoint that has become empty
+/// takes nobody before a grace period has passed (`tracepoint_add_func`).
+fn succeed(pins: Option<&mut Pins>, name: &str) -> Result<(), String> {
     pins.filter(|pins| pins.continues()).map_or(Ok(()), |pins| pins.make_room(name))
 }
 

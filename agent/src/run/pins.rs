@@ -44,7 +44,7 @@ pub fn tell(pins: &Pins) {
         }
         Found::Left if pins.exchanges() => tracing::info!(
             "goes on where an earlier agent stopped; its programs, of another build or with other settings, were replaced one by one: \
-             what happened meanwhile at each is not counted"
+             what happened at each in that moment may be counted twice"
         ),
         Found::Left => tracing::info!("goes on where an earlier agent stopped"),
     }

@@ -18,8 +18,8 @@ use crate::{release::Architecture, shell::say, tally::Tally};
 
 /// A guest that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(900);
-/// Lines of the console that are shown where something failed.
-const SHOWN: usize = 100;
+/// Lines that are shown of a test program that failed, and of a console that broke off: a test that fails tells what its agent counted.
+const SHOWN: usize = 400;
 
 /// Boots it, waits, counts.
 pub(super) fn run(kernel: &Kernel, image: &Image) -> Result<Tally> {
@@ -31,10 +31,8 @@ pub(super) fn run(kernel: &Kernel, image: &Image) -> Result<Tally> {
     let tally = count(kernel.version, &console, in_time);
     let outcome = if in_time { "" } else { ", ended because it took too long" };
     say(format!("{}: {tally} in {} s{outcome}", kernel.version, started.elapsed().as_secs()));
-    if tally.verdict().is_err() {
-        let lines: Vec<&str> = console.lines().collect();
-        let end = &lines[lines.len().saturating_sub(SHOWN)..];
-        println!("──── the end of the console of {}\n{}\n────", kernel.version, end.join("\n"));
+    for failed in failed(&console) {
+        println!("──── {}\n{}\n────", kernel.version, failed.join("\n"));
     }
     Ok(tally)
 }
@@ -75,21 +73,50 @@ fn boot(kernel: &Kernel, image: &Image, log: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// Sums what the test programs said. A guest that did not come to its end is one failed test.
-fn count(version: &str, console: &str, in_time: bool) -> Tally {
-    let mut tally = Tally::default();
-    let mut rest = console;
+/// What one test program said, and how it ended.
+struct Said<'a> {
+    program: &'a str,
+    text: &'a str,
+    success: bool,
+}
+
+/// What each program said, and what the guest said after the last one.
+fn said(console: &str) -> (Vec<Said<'_>>, &str) {
+    let (mut all, mut rest) = (Vec::new(), console);
     while let Some((text, after)) = rest.split_once(ENDED) {
         let (ended, after) = after.split_once('\n').unwrap_or((after, ""));
         let mut words = ended.split_whitespace();
-        let name = format!("{} on {version}", words.next().unwrap_or_default());
-        tally.add(Tally::of(&name, text, words.next() == Some("0")));
+        let program = words.next().unwrap_or_default();
+        all.push(Said { program, text, success: words.next() == Some("0") });
         rest = after;
+    }
+    (all, rest)
+}
+
+/// Sums what the test programs said. A guest that did not come to its end is one failed test.
+fn count(version: &str, console: &str, in_time: bool) -> Tally {
+    let mut tally = Tally::default();
+    let (programs, rest) = said(console);
+    for Said { program, text, success } in programs {
+        tally.add(Tally::of(&format!("{program} on {version}"), text, success));
     }
     if !in_time || !rest.contains(DONE) {
         tally.add(Tally::of(&format!("the guest {version}"), "", false));
     }
     tally
+}
+
+/// The last lines of each program that failed, and of a guest that broke off.
+fn failed(console: &str) -> Vec<Vec<&str>> {
+    let (programs, rest) = said(console);
+    let failed = programs.iter().filter(|said| !said.success).map(|said| said.text);
+    let broken = (!rest.contains(DONE)).then_some(rest);
+    let end = |text| -> Vec<&str> {
+        let mut lines: Vec<&str> = str::lines(text).collect();
+        lines.drain(..lines.len().saturating_sub(SHOWN));
+        lines
+    };
+    failed.chain(broken).map(end).collect()
 }
 
 #[cfg(test)]
@@ -109,5 +136,14 @@ mod tests {
         let console = format!("{RESULT}\n{ENDED} one 0\nKernel panic\n");
         assert_eq!(count("6.1", &console, true).to_string(), "2 passed, 1 failed");
         assert_eq!(count("6.1", "", false).to_string(), "0 passed, 1 failed");
+    }
+
+    #[test]
+    fn of_what_failed_the_end_is_shown_and_of_nothing_else() {
+        let long = "line\n".repeat(SHOWN);
+        let console = format!("{ENDED} one 0\n{long}last\n{ENDED} two 101\nmore\n{ENDED} three 0\n{DONE}\n");
+        let [two] = &failed(&console)[..] else { panic!("one failed") };
+        assert_eq!((two.len(), two.last()), (SHOWN, Some(&"last")));
+        assert_eq!(failed(&format!("{ENDED} one 0\nKernel panic\n")), [["Kernel panic"]]);
     }
 }

@@ -13,7 +13,7 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use Architecture::{Arm, X86};
 
@@ -103,8 +103,9 @@ fn is_chosen(kernel: &Kernel, only: Option<&str>) -> bool {
     only.map_or(!is_foreign, |only| only == kernel.version || (only == kernel.suite && !is_foreign))
 }
 
-/// Boots every kernel of this machine's architecture, or the one named, and runs the tests in it. `programs` may be more than run there.
-pub(crate) fn all(agent: &Path, programs: &[Program], only: Option<&str>) -> Result<Tally> {
+/// Boots every kernel of this machine's architecture, or the one named, and runs its tests in it, or those named. `programs` may be more
+/// than run there.
+pub(crate) fn all(agent: &Path, programs: &[Program], only: Option<&str>, tests: &[String]) -> Result<Tally> {
     ensure!(
         cfg!(target_arch = "x86_64"),
         "the kernels of the matrix are for x86-64, like the programs built on it"
@@ -118,8 +119,8 @@ pub(crate) fn all(agent: &Path, programs: &[Program], only: Option<&str>) -> Res
     let foreign = chosen.iter().find(|kernel| kernel.architecture != X86).map(|_| foreign()).transpose()?;
     // What is fetched is said one after the other; what is emulated runs at once.
     let images = chosen.iter().map(|kernel| match &foreign {
-        Some((agent, programs)) if kernel.architecture == Arm => prepare(kernel, agent, programs),
-        _ => prepare(kernel, agent, programs),
+        Some((agent, programs)) if kernel.architecture == Arm => prepare(kernel, agent, programs, tests),
+        _ => prepare(kernel, agent, programs, tests),
     });
     let images = images.collect::<Result<Vec<_>>>()?;
     let queue = Mutex::new(chosen.iter().zip(&images));
@@ -166,10 +167,16 @@ pub(crate) fn is_for_guests_only(program: &Program) -> bool {
     ONLY_IN_GUESTS.contains(&program.name.as_str())
 }
 
-fn prepare(kernel: &Kernel, agent: &Path, programs: &[Program]) -> Result<image::Image> {
+fn prepare(kernel: &Kernel, agent: &Path, programs: &[Program], only: &[String]) -> Result<image::Image> {
     let started = Instant::now();
-    let tests: Vec<&Program> = programs.iter().filter(|p| kernel.tests.contains(&p.name.as_str())).collect();
-    ensure!(tests.len() == kernel.tests.len(), "not all of {:?} were built", kernel.tests);
+    let names: Vec<&str> =
+        if only.is_empty() { kernel.tests.to_vec() } else { only.iter().map(String::as_str).collect() };
+    let program = |name: &&str| -> Result<&Program> {
+        let (version, all) = (kernel.version, kernel.tests.join(", "));
+        ensure!(kernel.tests.contains(name), "{name} does not run in {version}; there are {all}");
+        programs.iter().find(|program| program.name == *name).with_context(|| format!("{name} was not built"))
+    };
+    let tests = names.iter().map(program).collect::<Result<Vec<_>>>()?;
     let files = fetch::fetch(kernel)?;
     let image = image::build(kernel, files, agent, &tests)?;
     say(format!("{}: image made in {} s", kernel.version, started.elapsed().as_secs()));

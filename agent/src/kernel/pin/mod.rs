@@ -9,6 +9,7 @@
 //! constants. Nothing is attached to a tracepoint then, nor detached, which would cost others there an event in some hundreds.
 //! Other programs of the same contract take their places one by one, over the same maps.
 
+mod leave;
 mod store;
 
 use std::{
@@ -39,6 +40,7 @@ use super::{
     iterator, load, maps, media,
     settings::Limits,
 };
+use leave::Leaving;
 use store::{Header, Store};
 
 /// Of directories: nobody else's.
@@ -63,6 +65,8 @@ pub struct Pins {
     programs: BTreeMap<&'static str, Pinned>,
     /// Of these, those that are taken over and go to interfaces as they come.
     classifiers: BTreeMap<&'static str, SchedClassifier>,
+    /// Links of an earlier agent's programs, until their successors come.
+    leaving: Leaving,
 }
 
 /// A program that runs, and what it had counted when this agent began.
@@ -100,7 +104,7 @@ enum Mode {
     Fresh,
     /// Those that are there stay.
     Keep,
-    /// Those that are there make room, one by one.
+    /// Those that are there go, one by one, as their successors come.
     Exchange,
 }
 
@@ -165,6 +169,7 @@ impl Pins {
             links: BTreeSet::new(),
             programs: BTreeMap::new(),
             classifiers: BTreeMap::new(),
+            leaving: Leaving::default(),
         })
     }
 
@@ -202,6 +207,8 @@ impl Pins {
             // Should this agent not come to the end of its start, the next one must not take a mixture for the whole.
             self.store.header.programs = 0;
             self.store.write_header()?;
+            // Those at interfaces stay where they are: another program is put into the same link.
+            self.leaving = Leaving::take(&self.directory.join(LINKS), |name| !name.contains(AT));
         }
         self.store.header.programs = programs;
         Ok(())
@@ -231,8 +238,9 @@ impl Pins {
         true
     }
 
-    /// Makes room where another program is attached: its link goes, and with it the program.
-    pub(super) fn make_room(&self, link: &str) -> Result<(), String> {
+    /// The link of an earlier agent's program goes, and with it the program.
+    pub(super) fn make_room(&mut self, link: &str) -> Result<(), String> {
+        self.leaving.let_go(link);
         absent_is_fine(fs::remove_file(self.link(link)))
             .map_err(|e| format!("the pin of its predecessor: {e}"))
     }
@@ -340,6 +348,7 @@ impl Pins {
 
     /// Everything is attached: what is left of an earlier agent and nobody's goes, and the next one may take over.
     pub fn commit(&mut self) -> Result<(), KernelError> {
+        self.leaving = Leaving::default();
         for (directory, mine) in
             [(LINKS, &self.links), (PROGRAMS, &self.programs.keys().map(|n| (*n).into()).collect())]
         {
@@ -371,9 +380,12 @@ impl Pins {
     }
 }
 
+/// Between program and interface in the name of a link.
+const AT: char = '@';
+
 /// Name of a link.
 fn at(program: &str, interface: u32) -> String {
-    format!("{program}@{interface}")
+    format!("{program}{AT}{interface}")
 }
 
 fn has_any(directory: &Path) -> bool {
@@ -387,6 +399,8 @@ pub fn remove(directory: &Path) -> Result<(), PinError> {
         let path = directory.join(name);
         absent_is_fine(fs::remove_file(&path)).map_err(failed(path))?;
     }
+    // Whatever is attached next finds nothing of it there.
+    drop(Leaving::take(&directory.join(LINKS), |_| true));
     for name in [LINKS, PROGRAMS, MAPS] {
         let path = directory.join(name);
         absent_is_fine(fs::remove_dir_all(&path)).map_err(failed(path))?;
