@@ -62,11 +62,12 @@ pub fn check(config: Option<&Path>, json: bool) -> Result<u8> {
     };
     let code = match Kernel::start(&settings, crate::model::drops::BENIGN, None) {
         Ok(mut kernel) => {
-            let facts = Facts::of(&kernel, config.node.clone(), settings.limits);
+            let mut facts = Facts::of(&kernel, config.node.clone(), settings.limits);
             report.environment = environment(&mut kernel);
             report.environment.push(attribution(&config, &facts));
             report.environment.extend(config.pin.as_deref().map(pins));
             report.environment.extend(run::try_interfaces(&config, &mut kernel)?.iter().map(interface));
+            facts.unwatched = kernel.unwatched_interfaces();
             report
                 .environment
                 .extend(run::look_at_path_map(&config).map(|(path, found)| path_map(path, &found)));

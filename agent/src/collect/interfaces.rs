@@ -1,6 +1,8 @@
 //! Which interfaces are watched: those that are up and match, and of interfaces that lie on one another the lowest, so that
 //! no packet is seen twice.
 
+use std::collections::HashSet;
+
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
 
 /// An interface as netlink tells of it.
@@ -76,10 +78,10 @@ impl Link {
 pub fn chosen<'a>(links: &'a [Link], patterns: &[String]) -> Vec<&'a Link> {
     let named = |link: &Link| patterns.iter().any(|pattern| matches(pattern, &link.name));
     let fits: Vec<&Link> = links.iter().filter(|link| link.usable && named(link)).collect();
-    let is_fit = |index: u32| fits.iter().any(|link| link.index == index);
+    let fit: HashSet<u32> = fits.iter().map(|link| link.index).collect();
+    let with_ports: HashSet<u32> = fits.iter().filter_map(|link| link.master).collect();
     let lowest = |link: &&&Link| {
-        let has_ports = fits.iter().any(|other| other.master == Some(link.index));
-        !has_ports && !link.lower.is_some_and(is_fit)
+        !with_ports.contains(&link.index) && !link.lower.is_some_and(|lower| fit.contains(&lower))
     };
     fits.iter().filter(lowest).copied().collect()
 }

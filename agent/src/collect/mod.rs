@@ -32,7 +32,7 @@ pub use softirq::Softirqs;
 use turns::Pace;
 
 use crate::kernel::{
-    Dropped, Interface, Kernel, ProgramState, ProgramTime, first_pass,
+    Dropped, Interface, Kernel, ProgramState, ProgramTime, Unwatched, first_pass,
     programs::TASKS,
     settings::{Limits, PeerPrefix},
 };
@@ -45,6 +45,8 @@ const CROWDED: f64 = 0.75;
 /// nothing is judged that cannot wait and of which there may be one for every idle connection that a client polls on, and for
 /// connections whose end was missed.
 const ALL_EVERY: u64 = 8;
+/// Interfaces of one look of which it is told one by one that they are not watched.
+const TOLD: usize = 3;
 
 /// One look at the host.
 #[derive(Default)]
@@ -83,6 +85,8 @@ pub struct Observation {
     pub host: Option<HostCounters>,
     /// Entries in use.
     pub usage: Usage,
+    /// Interfaces whose UDP should be seen and is not.
+    pub unwatched: Option<Unwatched>,
 }
 
 /// What the kernel knows of a path's media.
@@ -245,6 +249,7 @@ impl Collector {
         });
         if !self.interfaces.is_empty() {
             self.watch_interfaces();
+            seen.unwatched = self.kernel.unwatched_interfaces();
             let mut packets = 0;
             self.kernel.media_paths(at_ns, |key, traffic, quality, flows| {
                 seen.usage.media_paths += 1;
@@ -297,11 +302,19 @@ impl Collector {
     /// Interfaces come and go: what is there now is watched from now on.
     fn watch_interfaces(&mut self) {
         let Some(host) = &self.host else { return };
+        let mut refused = 0;
         for (name, outcome) in self.kernel.watch_interfaces(&wanted(host.links(), &self.interfaces)) {
             match outcome {
                 Ok(()) => tracing::debug!("media is watched at {name}"),
-                Err(error) => tracing::warn!("media is not watched at {name}: {error}"),
+                Err(_) if refused >= TOLD => refused += 1,
+                Err(error) => {
+                    refused += 1;
+                    tracing::warn!("media is not watched at {name}: {error}");
+                }
             }
+        }
+        if refused > TOLD {
+            tracing::warn!("nor is it at {} other interfaces", refused - TOLD);
         }
     }
 

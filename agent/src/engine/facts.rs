@@ -5,7 +5,7 @@ use graylag_ebpf::{counter::Counter, media::MediaCounter};
 use crate::{
     aggregate::{Aggregator, Coverage},
     kernel::{
-        Found, Kernel, Pins, ProgramState,
+        Found, Kernel, Pins, ProgramState, Unwatched,
         programs::{Signal, TASKS},
         settings::Limits,
     },
@@ -13,7 +13,7 @@ use crate::{
     telemetry::AgentFacts,
 };
 
-/// What was found at start.
+/// What was found at start, and which interfaces are not watched now.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// Name of the node.
@@ -24,6 +24,8 @@ pub struct Facts {
     pub programs: Vec<(&'static str, ProgramState)>,
     /// Why existing connections of some namespaces are not seen.
     pub not_adopted: Option<String>,
+    /// Interfaces whose UDP should be seen and is not.
+    pub unwatched: Option<Unwatched>,
     /// Sizes of the maps.
     pub limits: Option<Limits>,
     /// How this agent came by its kernel half, where it outlives agents.
@@ -68,6 +70,7 @@ impl Facts {
             kernel: release(),
             programs: kernel.programs().map(|(program, state)| (program.name, state.clone())).collect(),
             not_adopted,
+            unwatched: kernel.unwatched_interfaces(),
             limits: Some(limits),
             pins: kernel.pins().map(taken_over),
         }
@@ -105,8 +108,12 @@ impl Facts {
                 _ => Availability::Partial(format!("{}; {reason}", signal.loses(i))),
             };
         }
-        match (&self.not_adopted, signal) {
-            (Some(reason), Signal::Adoption) => Availability::Partial(reason.clone()),
+        match (signal, &self.not_adopted, &self.unwatched) {
+            (Signal::Adoption, Some(reason), _) => Availability::Partial(reason.clone()),
+            (Signal::Media, _, Some(Unwatched { count, of, example, reason })) => {
+                let reason = format!("{count} of {of} interfaces are not watched, e.g. {example}: {reason}");
+                if count == of { Availability::Missing(reason) } else { Availability::Partial(reason) }
+            }
             _ => Availability::Full,
         }
     }
@@ -117,6 +124,12 @@ impl Facts {
         let share = |signal: Signal| {
             let share = match (self.availability(signal), signal) {
                 (Availability::Missing(_), _) => 0.0,
+                // What goes by there nobody counts: each stands for as much as any other.
+                (Availability::Partial(_), Signal::Media) => {
+                    // What goes by an interface that is not watched nobody counts: each stands for as much as any other.
+                    let Unwatched { count, of, .. } = self.unwatched.as_ref()?;
+                    measured.media.unwrap_or(1.0) * (of - count) as f64 / *of as f64
+                }
                 (Availability::Partial(_), _) => return None,
                 (Availability::Full, Signal::HandshakeServer) => {
                     measured.connections.unwrap_or(1.0) * measured.half_open.unwrap_or(1.0)

@@ -158,6 +158,7 @@ impl Engine {
         inner.remember_cleared(tick.at, &before);
         (inner.last_look, inner.late) = (Some(tick.at), late);
         inner.untold += seen.ends_missed;
+        inner.facts.unwatched.clone_from(&seen.unwatched);
         inner.agent.coverage = inner.facts.coverage(inner.aggregator.coverage());
         inner.agent.maps = inner.facts.maps(&inner.aggregator);
         inner.agent.maps.extend(inner.path_map.clone());

@@ -24,6 +24,7 @@ use super::{
     cgroup::CgroupRoot,
     digest,
     error::chain,
+    files,
     iterator::KernelIterator,
     media,
     pin::Pins,
@@ -64,7 +65,7 @@ pub fn object(
     offsets: &Offsets,
     mut pins: Option<&mut Pins>,
 ) -> Result<Ebpf, KernelError> {
-    raise_memlock();
+    files::raise_locked_memory();
     let retransmit_has_error = u32::from(
         types.tracepoint("tcp_retransmit_skb").and_then(|a| a.get(2).cloned()).as_deref() == Some("int"),
     );
@@ -329,14 +330,4 @@ pub fn check_prototype(types: &KernelTypes, name: &str, expected: &[&str]) -> Re
         found.join(", "),
         expected.join(", ")
     ))
-}
-
-/// Before Linux 5.11 maps count against `RLIMIT_MEMLOCK`.
-fn raise_memlock() {
-    let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-    #[allow(unsafe_code)]
-    // SAFETY: reads the structure only. Failure shows when the maps are made.
-    unsafe {
-        libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited);
-    }
 }

@@ -1,15 +1,10 @@
-//! The flow programs at the interfaces, and what they count by path.
+//! What the flow programs count by path.
 
-use std::{collections::BTreeMap, io::Read, time::Duration};
+use std::{io::Read, time::Duration};
 
 use aya::{
     Ebpf,
     maps::{Array, HashMap, PerCpuArray, Queue},
-    programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
-        links::FdLink,
-        tc::{self, SchedClassifierLinkId, TcAttachOptions},
-    },
 };
 use graylag_ebpf::{
     media::{FlowScan, MediaCounter, MediaKey, OTHER_PATH, PathFlows, PathQuality, PathTraffic},
@@ -19,168 +14,14 @@ use graylag_ebpf::{
 
 use super::{
     KernelError,
-    error::chain,
     maps::{Raw, absent_is_fine, failed, open, open_mut},
-    pin::Pins,
 };
 
-/// An interface to watch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Interface {
-    /// Its index.
-    pub index: u32,
-    /// Its name.
-    pub name: String,
-    /// Whether its packets have Ethernet headers; else they begin with their IP header.
-    pub ethernet: bool,
-}
-
-/// What became of an interface.
-pub type Watched = (String, Result<(), String>);
-
-/// What is attached where.
-pub struct Media {
-    attached: BTreeMap<u32, Attached>,
-    pass: u32,
-}
-
-struct Attached {
-    interface: Interface,
-    /// Links that are pinned are known by their names.
-    links: Vec<(&'static str, Option<SchedClassifierLinkId>)>,
-}
-
-/// Programs for interfaces with and without Ethernet headers.
-const ETHERNET: [(&str, TcAttachType); 2] =
-    [("flow_ingress", TcAttachType::Ingress), ("flow_egress", TcAttachType::Egress)];
-const BARE: [(&str, TcAttachType); 2] =
-    [("flow_ingress_ip", TcAttachType::Ingress), ("flow_egress_ip", TcAttachType::Egress)];
-
-impl Media {
-    /// Nothing yet. `start` is the number of the pass before the first: one that no earlier agent, whose passes may have left
-    /// theirs, is likely to have come to.
-    pub const fn new(start: u32) -> Self {
-        Self { attached: BTreeMap::new(), pass: start }
-    }
-
-    /// Attaches to what is new among `wanted` and lets go of what is no longer there. Returns what is new.
-    pub fn watch(
-        &mut self,
-        ebpf: &mut Ebpf,
-        wanted: &[Interface],
-        mut pins: Option<&mut Pins>,
-    ) -> Vec<Watched> {
-        let gone: Vec<u32> = self
-            .attached
-            .iter()
-            .filter(|(_, attached)| !wanted.contains(&attached.interface))
-            .map(|(index, _)| *index)
-            .collect();
-        for index in gone {
-            for (program, link) in
-                self.attached.remove(&index).into_iter().flat_map(|attached| attached.links)
-            {
-                // Where the interface itself is gone there is nothing to detach any more.
-                match (link, &mut pins) {
-                    (Some(link), _) => {
-                        let _ = kept_or_loaded(ebpf, pins.as_deref_mut(), program)
-                            .and_then(|program| program.detach(link).map_err(|e| chain(&e)));
-                    }
-                    (None, Some(pins)) => pins.leave_interface(program, index),
-                    (None, None) => {}
-                }
-            }
-        }
-        let mut news = Vec::new();
-        for interface in wanted {
-            if self.attached.contains_key(&interface.index) {
-                continue;
-            }
-            let mut attached = Attached { interface: interface.clone(), links: Vec::new() };
-            let mut outcome = Ok(());
-            let programs = if interface.ethernet { ETHERNET } else { BARE };
-            for (program, direction) in programs {
-                match attach(ebpf, program, interface, direction, pins.as_deref_mut()) {
-                    Ok(link) => attached.links.push((program, link)),
-                    Err(error) => outcome = Err(error),
-                }
-            }
-            news.push((interface.name.clone(), outcome));
-            self.attached.insert(interface.index, attached);
-        }
-        news
-    }
-
-    /// The next pass over the flow table.
-    pub fn next_pass(&mut self) -> u32 {
-        self.pass = self.pass.wrapping_add(1).max(1);
-        self.pass
-    }
-}
-
-fn classifier<'a>(ebpf: &'a mut Ebpf, program: &str) -> Result<&'a mut SchedClassifier, String> {
-    ebpf.program_mut(program)
-        .ok_or("not in the kernel object")?
-        .try_into()
-        .map_err(|e: ProgramError| chain(&e))
-}
-
-/// The one that was taken over, where one was: two would be two.
-fn kept_or_loaded<'a>(
-    ebpf: &'a mut Ebpf,
-    pins: Option<&'a mut Pins>,
-    program: &str,
-) -> Result<&'a mut SchedClassifier, String> {
-    match pins.and_then(|pins| pins.classifier(program)) {
-        Some(kept) => Ok(kept),
-        None => classifier(ebpf, program),
-    }
-}
-
-/// Behind what others have attached, whose verdicts stand: what they drop never was there, what they let pass is seen.
-fn attach(
-    ebpf: &mut Ebpf,
-    program: &'static str,
-    interface: &Interface,
-    direction: TcAttachType,
-    mut pins: Option<&mut Pins>,
-) -> Result<Option<SchedClassifierLinkId>, String> {
-    if let Some(pins) = &mut pins {
-        let exchange = |link| {
-            let loaded = classifier(ebpf, program)?;
-            let link = loaded.attach_to_link(link).map_err(|e| chain(&e))?;
-            // The pin holds it from now on.
-            loaded.take_link(link).map(drop).map_err(|e| chain(&e))
-        };
-        if let Some(outcome) = pins.at_interface(program, interface.index, exchange) {
-            return outcome.map(|()| None);
-        }
-    }
-    let (index, interface) = (interface.index, interface.name.as_str());
-    let loaded = kept_or_loaded(ebpf, pins.as_deref_mut(), program)?;
-    let tcx = loaded.attach_with_options(interface, direction, TcAttachOptions::TcxOrder(LinkOrder::last()));
-    match tcx {
-        Ok(link) => {
-            let Some(pins) = pins else { return Ok(Some(link)) };
-            let loaded = kept_or_loaded(ebpf, Some(&mut *pins), program)?;
-            let link = loaded.take_link(link).map_err(|e| chain(&e))?;
-            let link = FdLink::try_from(link).map_err(|e| chain(&e))?;
-            pins.pin_at_interface(program, index, link).map(|()| None)
-        }
-        // Before Linux 6.6 there is no TCX: a filter at a `clsact` qdisc does the same.
-        Err(refused) => {
-            // It may be there already, ours or another's; whether it is, the filter tells.
-            let qdisc = tc::qdisc_add_clsact(interface);
-            // A filter outlives an agent that was killed.
-            let _ = tc::qdisc_detach_program(interface, direction, program);
-            loaded
-                .attach_with_options(interface, direction, TcAttachOptions::Netlink(tc::NlOptions::default()))
-                .map(Some)
-                .map_err(|error| {
-                    let qdisc = qdisc.err().map_or(String::new(), |e| format!("; clsact: {}", chain(&e)));
-                    format!("{}{qdisc}; TCX: {}", chain(&error), chain(&refused))
-                })
-        }
+/// Number of the pass after `pass`; 0 is none's.
+pub const fn next_pass(pass: u32) -> u32 {
+    match pass.wrapping_add(1) {
+        0 => 1,
+        next => next,
     }
 }
 

@@ -9,6 +9,8 @@ mod calibrate;
 mod cgroup;
 mod digest;
 mod error;
+mod files;
+mod interfaces;
 mod iterator;
 mod load;
 mod maps;
@@ -44,8 +46,8 @@ use graylag_ebpf::{
 pub use bpffs::PinError;
 pub use cgroup::CgroupRoot;
 pub use error::KernelError;
+pub use interfaces::{Interface, Unwatched, Watched};
 pub use load::ProgramState;
-pub use media::{Interface, Watched};
 pub use path_map::{PathMap, Pin as PathMapPin, look as look_at_path_map};
 pub use pin::{Found, Pins, describe as describe_pins};
 use programs::{PROGRAMS, Program};
@@ -59,7 +61,9 @@ const PASS_BUFFER: usize = 64 * 1024;
 pub struct Kernel {
     ebpf: Ebpf,
     iterators: load::Iterators,
-    media: media::Media,
+    interfaces: interfaces::Interfaces,
+    /// Number of the last pass over the flow table.
+    pass: u32,
     pins: Option<Pins>,
     states: BTreeMap<&'static str, ProgramState>,
     reasons: DropReasons,
@@ -126,6 +130,7 @@ impl Kernel {
         mut pins: Option<Pins>,
     ) -> Result<Self, KernelError> {
         privileges::require()?;
+        files::raise_open_files();
         let types = btf::KernelTypes::of_running_kernel()?;
         let offsets = load::Offsets::of(&types);
         let reasons = DropReasons(
@@ -181,7 +186,8 @@ impl Kernel {
             ebpf,
             log,
             iterators,
-            media: media::Media::new(first_pass()),
+            interfaces: interfaces::Interfaces::default(),
+            pass: first_pass(),
             pins,
             states,
             reasons,
@@ -299,9 +305,14 @@ impl Kernel {
         Ok(true)
     }
 
-    /// Watches these interfaces from now on and no others. Returns what became of those that are new.
+    /// Watches these interfaces from now on and no others. Returns what became of those that are new, or stand otherwise than before.
     pub fn watch_interfaces(&mut self, wanted: &[Interface]) -> Vec<Watched> {
-        self.media.watch(&mut self.ebpf, wanted, self.pins.as_mut())
+        self.interfaces.watch(&mut self.ebpf, wanted, self.pins.as_mut())
+    }
+
+    /// Interfaces that should be watched and are not.
+    pub fn unwatched_interfaces(&self) -> Option<Unwatched> {
+        self.interfaces.unwatched()
     }
 
     /// Goes through the flows, to find how each stands at `now_ns`, and then through every path that UDP was seen on.
@@ -313,7 +324,8 @@ impl Kernel {
         let Some(iterator) = self.iterators.maps.get(programs::FLOW_INDEX) else {
             return media::walk_media_paths(&self.ebpf, 0, visit);
         };
-        let pass = self.media.next_pass();
+        self.pass = media::next_pass(self.pass);
+        let pass = self.pass;
         media::set_flow_scan(&mut self.ebpf, media::sum_up(now_ns, pass))?;
         iterator.read(&mut self.buffer, |_: &u8| {}).map_err(|error| KernelError::Map {
             map: programs::FLOW_INDEX,
