@@ -20,6 +20,10 @@ use crate::model::{
 
 /// A subject without traffic, conditions or pending work for this long is forgotten …
 const FORGET: Duration = Duration::from_secs(900);
+/// … sooner where there are many: on a host whose peers change all the time the kernel's table gives its places to ever new ones …
+const FORGET_IN_CROWD: Duration = Duration::from_secs(300);
+/// … of which this many are a crowd, as many as there is room for in that table unless the configuration says otherwise …
+const CROWD: usize = 4096;
 /// … and looked for this often.
 const FORGET_EVERY: Duration = Duration::from_secs(10);
 /// Answers before silence of a service is judged: there are services that never answer (log shipping).
@@ -150,7 +154,46 @@ impl Judge {
         if at.saturating_sub(self.forgot_at) >= FORGET_EVERY {
             self.forgot_at = at;
             let settings = self.settings;
-            self.subjects.retain(|_, state| !state.is_forgotten(&settings, at, FORGET));
+            let within = if self.subjects.len() > CROWD { FORGET_IN_CROWD } else { FORGET };
+            self.subjects.retain(|_, state| !state.is_forgotten(&settings, at, within));
+            if self.answers.len() > CROWD {
+                // A client of ever new ports, a scanner say: of a service that nobody speaks to it need not be known any more.
+                let spoken_to: BTreeSet<_> =
+                    self.subjects.keys().map(|subject| (subject.service.clone(), subject.role)).collect();
+                self.answers.retain(|service, _| spoken_to.contains(service));
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{health::Settings, model::SubjectTick};
+
+    #[test]
+    fn ever_new_subjects_do_not_pile_up() {
+        const EACH_SECOND: usize = 40;
+        let mut judge = Judge::new(Settings::default(), BTreeMap::new());
+        let mut most = (0, 0);
+        for second in 0..1200 {
+            let subject = |i: usize| {
+                let number = second * EACH_SECOND + i;
+                let path = Path { peer: format!("peer-{number}").into(), address: None };
+                Subject { path, service: format!("tcp/{number}").into(), role: Role::Client }
+            };
+            let mut counts = Counts::default();
+            counts.first_byte.record(Duration::from_millis(5));
+            let tick =
+                |i| SubjectTick { subject: subject(i), counts: counts.clone(), pending: Pending::default() };
+            let subjects = (0..EACH_SECOND).map(tick).collect();
+            let at = Duration::from_secs(second as u64);
+            judge.observe(&Tick { at, elapsed: Duration::from_secs(1), subjects, ..Tick::default() });
+            most = (most.0.max(judge.subjects.len()), most.1.max(judge.answers.len()));
+        }
+        let lately = EACH_SECOND * (FORGET_IN_CROWD + FORGET_EVERY).as_secs() as usize;
+        assert!(most.0 > CROWD && most.0 <= lately + EACH_SECOND && most.1 <= most.0, "{most:?} {lately}");
     }
 }
