@@ -1,10 +1,13 @@
 //! What the kernel counts anyway: interfaces over netlink, `/proc` where a program could not be attached.
 
 use serde::{Deserialize, Serialize};
-use std::{fs, io};
+use std::fs;
 
 use anyhow::{Context, Result, bail};
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{
+    DecodeError, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload,
+};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{LinkAttribute, LinkMessage},
@@ -12,6 +15,9 @@ use netlink_packet_route::{
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use super::interfaces::Link;
+
+/// How often all interfaces are listed in one look where they change meanwhile.
+const ATTEMPTS: usize = 3;
 
 /// Cumulative counters of this host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +39,8 @@ pub struct HostReader {
     socket: Socket,
     buffer: Vec<u8>,
     links: Vec<Link>,
+    /// How many interfaces are not among them, and why.
+    unread: Option<(usize, String)>,
     /// Whether drops have no reasons on this kernel.
     pub softnet: bool,
     /// Whether no program watches listeners.
@@ -42,21 +50,31 @@ pub struct HostReader {
 impl HostReader {
     /// Opens a netlink socket in this namespace.
     pub fn open() -> Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE).context("netlink socket")?;
-        socket.bind_auto().context("netlink socket")?;
-        socket.connect(&SocketAddr::new(0, 0)).context("netlink socket")?;
         // A dump message is at most 32 KiB (`netlink_dump`, rtnetlink's min_dump_alloc).
-        Ok(Self { socket, buffer: vec![0; 64 * 1024], links: Vec::new(), softnet: false, listen: false })
+        let (socket, buffer, links) = (connected()?, vec![0; 64 * 1024], Vec::new());
+        Ok(Self { socket, buffer, links, unread: None, softnet: false, listen: false })
     }
 
-    /// One look.
+    /// One look. Where the interfaces cannot be listed, or come and go all the while, those of the look before stand.
     pub fn read(&mut self) -> Result<HostCounters> {
-        let mut counters = HostCounters::default();
-        let mut links = Vec::new();
-        self.dump(|link| {
-            add(&mut counters, link);
-            links.push(Link::of(link));
-        })?;
+        let before = self.unread.take();
+        let listed = self.whole();
+        if listed.is_err()
+            && let Ok(socket) = connected()
+        {
+            // What was not read of the list would be taken for the next one, and until then the kernel makes none (EBUSY).
+            self.socket = socket;
+        }
+        self.unread = match &listed {
+            Ok(listed) => listed.unread.clone(),
+            // One stands for all of them.
+            Err(error) if self.links.is_empty() => Some((1, format!("{error:#}"))),
+            Err(_) => before.clone(),
+        };
+        if let (None, Some((_, reason))) = (before, &self.unread) {
+            tracing::warn!("of interfaces that cannot be read nothing is counted: {reason}");
+        }
+        let Listed { links, mut counters, .. } = listed?;
         self.links = links;
         if self.softnet {
             counters.softnet_dropped = softnet_dropped(&read("/proc/net/softnet_stat")?);
@@ -72,7 +90,24 @@ impl HostReader {
         &self.links
     }
 
-    fn dump(&mut self, mut visit: impl FnMut(&LinkMessage)) -> Result<()> {
+    /// How many interfaces could not be read in the last look, and why.
+    pub fn unread(&self) -> Option<(usize, &str)> {
+        self.unread.as_ref().map(|(count, reason)| (*count, reason.as_str()))
+    }
+
+    /// All interfaces. Where one came or went while they were listed, another may be missing (before Linux 6.8), which would seem to be
+    /// gone.
+    fn whole(&mut self) -> Result<Listed> {
+        for _ in 0..ATTEMPTS {
+            let listed = self.dump()?;
+            if !listed.changed {
+                return Ok(listed);
+            }
+        }
+        bail!("netlink RTM_GETLINK: interfaces changed {ATTEMPTS} times while they were listed")
+    }
+
+    fn dump(&mut self) -> Result<Listed> {
         let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_DUMP | NLM_F_REQUEST;
@@ -81,26 +116,64 @@ impl HostReader {
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
         self.socket.send(&bytes, 0).context("netlink RTM_GETLINK")?;
+        let mut listed = Listed::default();
         loop {
             let size = self.socket.recv(&mut &mut self.buffer[..], 0).context("netlink RTM_GETLINK")?;
             let mut rest = &self.buffer[..size];
             while !rest.is_empty() {
-                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
-                    .map_err(|e| io::Error::other(format!("netlink RTM_GETLINK: {e}")))?;
-                let length = (message.header.length as usize).next_multiple_of(4).min(rest.len());
-                match message.payload {
-                    NetlinkPayload::Done(_) => return Ok(()),
-                    NetlinkPayload::Error(error) => bail!("netlink RTM_GETLINK: {error}"),
-                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => visit(&link),
-                    _ => {}
+                let head = NetlinkBuffer::new_checked(rest).map_err(not_understood)?;
+                listed.changed |= head.flags() & NLM_F_DUMP_INTR != 0;
+                let (message, after) =
+                    rest.split_at((head.length() as usize).next_multiple_of(4).min(rest.len()));
+                rest = after;
+                if listed.take(message)? {
+                    return Ok(listed);
                 }
-                if length == 0 {
-                    break;
-                }
-                rest = &rest[length..];
             }
         }
     }
+}
+
+fn connected() -> Result<Socket> {
+    let mut socket = Socket::new(NETLINK_ROUTE).context("netlink socket")?;
+    socket.bind_auto().context("netlink socket")?;
+    socket.connect(&SocketAddr::new(0, 0)).context("netlink socket")?;
+    Ok(socket)
+}
+
+/// The interfaces as they are listed.
+#[derive(Default)]
+struct Listed {
+    links: Vec<Link>,
+    counters: HostCounters,
+    unread: Option<(usize, String)>,
+    /// Whether any came or went meanwhile (`nl_dump_check_consistent`).
+    changed: bool,
+}
+
+impl Listed {
+    /// Takes a message; returns whether it is the last one. An interface of a kind that is not understood hides no other.
+    fn take(&mut self, message: &[u8]) -> Result<bool> {
+        match NetlinkMessage::<RouteNetlinkMessage>::deserialize(message).map(|message| message.payload) {
+            Ok(NetlinkPayload::Done(_)) => return Ok(true),
+            Ok(NetlinkPayload::Error(error)) => bail!("netlink RTM_GETLINK: {error}"),
+            Ok(NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link))) => {
+                add(&mut self.counters, &link);
+                self.links.push(Link::of(&link));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let (count, _) =
+                    self.unread.get_or_insert_with(|| (0, format!("{:#}", not_understood(error))));
+                *count += 1;
+            }
+        }
+        Ok(false)
+    }
+}
+
+fn not_understood(error: DecodeError) -> anyhow::Error {
+    anyhow::Error::new(error).context("netlink RTM_GETLINK")
 }
 
 fn add(sum: &mut HostCounters, link: &LinkMessage) {
@@ -140,6 +213,46 @@ mod tests {
         (reader.softnet, reader.listen) = (true, true);
         let counters = reader.read().unwrap();
         assert!(counters.softnet_dropped.is_some() && counters.listen_overflows.is_some(), "{counters:?}");
+    }
+
+    /// A message of netlink, of a type, with this after its header.
+    fn message(kind: u16, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; 16];
+        bytes[..4].copy_from_slice(&(16 + payload.len() as u32).to_ne_bytes());
+        bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
+        bytes.extend_from_slice(payload);
+        bytes
+    }
+
+    #[test]
+    fn an_interface_that_is_not_understood_hides_no_other() {
+        const NEW_LINK: u16 = 16;
+        const DONE: u16 = 3;
+        let mut listed = Listed::default();
+        // Its name is said to be longer than the message.
+        let broken = [vec![0; 16], vec![200, 0, 3, 0, b'x', 0, 0, 0]].concat();
+        assert!(!listed.take(&message(NEW_LINK, &broken)).unwrap());
+        let named = [vec![0; 16], vec![9, 0, 3, 0, b'e', b't', b'h', b'0', 0, 0, 0, 0]].concat();
+        assert!(!listed.take(&message(NEW_LINK, &named)).unwrap());
+        assert!(listed.take(&message(DONE, &[0; 4])).unwrap());
+        assert_eq!(listed.links.iter().map(|link| link.name.as_str()).collect::<Vec<_>>(), ["eth0"]);
+        assert_eq!(listed.unread.map(|(count, _)| count), Some(1));
+    }
+
+    #[test]
+    fn a_list_that_broke_off_costs_one_look() {
+        let mut reader = HostReader::open().unwrap();
+        reader.read().unwrap();
+        let all = reader.links.clone();
+        // Asked, and not listened to.
+        let mut request = message(18, &[0; 16]);
+        request[6..8].copy_from_slice(&(NLM_F_DUMP | NLM_F_REQUEST).to_ne_bytes());
+        reader.socket.send(&request, 0).unwrap();
+        // Refused while the other list is not at its end, which kernels see at different times.
+        let _ = reader.read();
+        assert_eq!(reader.links, all);
+        reader.read().unwrap();
+        assert_eq!(reader.links, all);
     }
 
     #[test]

@@ -120,7 +120,8 @@ pub struct Usage {
 /// Takes the looks.
 pub struct Collector {
     kernel: Kernel,
-    host: Option<HostReader>,
+    /// Or why there is none.
+    host: Result<HostReader, String>,
     path_limit: u64,
     /// Interfaces whose UDP is watched, as patterns.
     interfaces: Vec<String>,
@@ -150,8 +151,8 @@ impl Collector {
                 reader.listen = !attached("listen");
                 reader
             })
-            .inspect_err(|error| tracing::warn!("interface counters are not read: {error:#}"))
-            .ok();
+            .inspect_err(|error| tracing::warn!("interfaces are not read: {error:#}"))
+            .map_err(|error| format!("{error:#}"));
         Self {
             kernel,
             host,
@@ -244,12 +245,12 @@ impl Collector {
         seen.usage.connections = scanned(Counter::ScannedConnection);
         seen.drops = self.kernel.drops()?;
         seen.udp_drops = self.kernel.udp_drops()?;
-        seen.host = self.host.as_mut().and_then(|reader| {
+        seen.host = self.host.as_mut().ok().and_then(|reader| {
             reader.read().inspect_err(|error| tracing::debug!("interface counters: {error:#}")).ok()
         });
         if !self.interfaces.is_empty() {
             self.watch_interfaces();
-            seen.unwatched = self.kernel.unwatched_interfaces();
+            seen.unwatched = self.unwatched();
             let mut packets = 0;
             self.kernel.media_paths(at_ns, |key, traffic, quality, flows| {
                 seen.usage.media_paths += 1;
@@ -301,7 +302,7 @@ impl Collector {
 
     /// Interfaces come and go: what is there now is watched from now on.
     fn watch_interfaces(&mut self) {
-        let Some(host) = &self.host else { return };
+        let Ok(host) = &self.host else { return };
         let mut refused = 0;
         for (name, outcome) in self.kernel.watch_interfaces(&wanted(host.links(), &self.interfaces)) {
             match outcome {
@@ -316,6 +317,22 @@ impl Collector {
         if refused > TOLD {
             tracing::warn!("nor is it at {} other interfaces", refused - TOLD);
         }
+    }
+
+    /// Interfaces that refused the programs, and those that could not be read.
+    fn unwatched(&self) -> Option<Unwatched> {
+        let refused = self.kernel.unwatched_interfaces();
+        let (listed, unread) = match &self.host {
+            Ok(host) => (host.links(), host.unread()),
+            // One stands for all of them.
+            Err(reason) => (&[][..], Some((1, reason.as_str()))),
+        };
+        let Some((count, reason)) = unread else { return refused };
+        let of = wanted(listed, &self.interfaces).len() + count;
+        Some(match refused {
+            Some(refused) => Unwatched { count: refused.count + count, of, ..refused },
+            None => Unwatched { count, of, example: "one without a name".into(), reason: reason.to_owned() },
+        })
     }
 
     /// Lets streams take turns at the clock where there are very many packets.
