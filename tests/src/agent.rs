@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use graylag::model::status::{ConditionStatus, Message, Status};
+use graylag::model::status::{ConditionStatus, Message, SignalStatus, Status};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::{
@@ -335,6 +335,13 @@ impl Agent {
             assert!(start.elapsed() < limit, "after {limit:?} {found:?}, expected {expected:?}");
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// How one of its signals is seen.
+    #[track_caller]
+    pub fn signal(&self, name: &str) -> SignalStatus {
+        let mut signals = self.status().signals.into_iter();
+        signals.find(|signal| signal.name == name).unwrap_or_else(|| panic!("no signal {name}"))
     }
 
     /// Changes the configuration and asks for a reload.

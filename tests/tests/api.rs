@@ -47,10 +47,9 @@ fn health_and_readiness_tell_two_things() {
         (agent.get("/readyz")? == (503, reason.clone())).then_some(())
     });
     agent.said("handshake_client is not available: inet_sock_set_state: disabled in the configuration");
-    let signals = agent.status().signals;
-    let missing = signals.iter().find(|signal| signal.name == "handshake_client").unwrap();
+    let missing = agent.signal("handshake_client");
     assert_eq!((missing.available, missing.coverage), (false, Some(0.0)));
-    let other = signals.iter().find(|signal| signal.name == "udp_receive_buffer").unwrap();
+    let other = agent.signal("udp_receive_buffer");
     assert!(other.available && other.reason.is_none(), "{other:?}");
 }
 

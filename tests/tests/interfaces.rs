@@ -34,7 +34,7 @@ fn files(soft: usize, hard: usize) -> String {
 
 /// How much of media is seen, and why not all of it.
 fn media(agent: &Agent) -> (f64, Option<String>) {
-    let signal = agent.status().signals.into_iter().find(|signal| signal.name == "media").unwrap();
+    let signal = agent.signal("media");
     (signal.coverage.unwrap(), signal.reason)
 }
 

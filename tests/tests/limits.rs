@@ -33,8 +33,7 @@ fn services(pair: &Pair, ports: std::ops::Range<u16>) -> Vec<TcpListener> {
 }
 
 fn coverage(agent: &Agent, signal: &str) -> f64 {
-    let signals = agent.status().signals;
-    signals.iter().find(|s| s.name == signal).and_then(|s| s.coverage).unwrap()
+    agent.signal(signal).coverage.unwrap()
 }
 
 #[test]

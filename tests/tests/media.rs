@@ -244,7 +244,7 @@ fn tags_options_and_extension_headers_are_seen_through() {
     frames.push(frame(&[], &ipv4(0, 0, damaged.len()), &damaged[..30]));
     raw::send(&pair.client, &frames);
     until(&agent, before, receive, Expected::default());
-    let media = agent.status().signals.into_iter().find(|signal| signal.name == "media").unwrap();
+    let media = agent.signal("media");
     assert!(
         media.coverage.is_some_and(|share| share < 1.0),
         "three datagrams are in nobody's account: {media:?}"
@@ -270,10 +270,7 @@ fn flows_beyond_the_limit_are_counted_and_lower_the_coverage() {
         let (used, limit, refused) = table(s, "FLOWS");
         (used > 250, limit, refused >= 2 * 44)
     });
-    let coverage = |agent: &Agent| {
-        agent.status().signals.iter().find(|s| s.name == "media").and_then(|s| s.coverage).unwrap()
-    };
-    assert!(coverage(&agent) < 1.0);
+    assert!(agent.signal("media").coverage.unwrap() < 1.0);
 }
 
 #[test]

@@ -112,8 +112,7 @@ impl Bed {
 
     /// Of the jitter, in the status and in the metric.
     fn coverage(&self) -> f64 {
-        let signals = self.agent.status().signals;
-        let jitter = signals.iter().find(|signal| signal.name == "jitter").expect("the signal");
+        let jitter = self.agent.signal("jitter");
         let share = jitter.coverage.expect("a figure");
         assert_eq!(jitter.reason.is_some(), share < 1.0, "{jitter:?}");
         share
